@@ -1,0 +1,66 @@
+"""Makes mattergen-e's recipes visible to MatterGen's commands, and stays out of every other Hydra application's way.
+
+Hydra imports this file in every application of the environment, so it imports nothing but Hydra's own plugin types.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+PROVIDER = "mattergen-e"
+
+
+def _package_folder() -> str | None:
+    spec = importlib.util.find_spec("mattergen_e")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return next(iter(spec.submodule_search_locations))
+
+
+def _configs_folder(package: str) -> str:
+    """The recipes: beside the package in a checkout, inside it in a wheel."""
+    inside = os.path.join(package, "configs")
+    return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(package), "configs")
+
+
+class MatterGenESearchPath(SearchPathPlugin):
+    """Appends mattergen-e's configs, so that the host's own files win every tie.
+
+    MatterGen reads its recipes from a folder `conf` and its sampling settings from a folder `sampling_conf`; the PyPI
+    wheel of MatterGen 1.0.3 lacks both. A missing one is replaced by the copy of MatterGen's settings that mattergen-e
+    carries; an existing one is left alone.
+    """
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Adds `configs/` (recipes) or `configs/sampling/` (sampling), depending on what the host is looking for."""
+        if "mattergen" not in sys.modules:
+            return
+        package = _package_folder()
+        if package is None:
+            return
+        # The application at hand is MatterGen's (or uses it): now, and only now, the heavy part of the plugin is due.
+        importlib.import_module("mattergen_e.upstream").prepare()
+
+        main = next((element for element in search_path.get_path() if element.provider == "main"), None)
+        kind = _kind(main.path if main is not None else None)
+        if main is not None and main.path is not None:
+            folder = main.path.removeprefix("file://")
+            carried = os.path.join(package, "upstream_data", "sampling_conf" if kind == "sampling" else "conf")
+            if not os.path.isdir(folder) and os.path.basename(folder) in ("conf", "sampling_conf"):
+                main.path = "file://" + carried
+        configs = _configs_folder(package)
+        folder = os.path.join(configs, "sampling") if kind == "sampling" else configs
+        search_path.append(provider=PROVIDER, path="file://" + folder)
+
+
+def _kind(main_path: str | None) -> str:
+    """'sampling' or 'recipes': by the folder's name; for a user's own folder by which part of MatterGen is loaded."""
+    name = os.path.basename(main_path.rstrip("/")) if main_path else ""
+    if name in ("conf", "sampling_conf"):
+        return "sampling" if name == "sampling_conf" else "recipes"
+    return "sampling" if "mattergen.generator" in sys.modules else "recipes"

@@ -1,0 +1,136 @@
+"""Commands that make and show data: `mattergen-e data build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mattergen_e.data.build import build_cache, read_ids
+from mattergen_e.data.cache import MANIFEST_NAME, Manifest
+from mattergen_e.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, help="Build the data set that a model is trained on.")
+
+
+@app.callback()
+def main() -> None:
+    """Build the data set that a model is trained on."""
+
+
+@app.command()
+def build(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Crystals: .jsonl, .jsonl.gz, .csv or .csv.gz.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new data set.")],
+    site_value: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=COLUMN]", help="Site value to keep; repeat for more. Default: bader_charge."),
+    ] = None,
+    prop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--property",
+            metavar="NAME[=COLUMN]",
+            help="Property of the crystals to keep, by MatterGen's name, e.g. dft_band_gap=band_gap_aflow; repeat for "
+            "more. Default: all that MatterGen knows.",
+        ),
+    ] = None,
+    split_column: Annotated[str, typer.Option(help="Column with train, val or test; '' splits by the id.")] = "split",
+    split_fractions: Annotated[
+        str, typer.Option(metavar="TRAIN,VAL,TEST", help="Shares where the file has no split.")
+    ] = "0.9,0.05,0.05",
+    seed: Annotated[int, typer.Option(help="Seed of the split by the id.")] = 0,
+    max_atoms: Annotated[int, typer.Option(min=1, help="Most sites of a reduced cell.")] = 20,
+    neutrality_tolerance: Annotated[float, typer.Option(help="Largest sum of the charges of a crystal, in e.")] = 0.05,
+    merge_tolerance: Annotated[
+        float, typer.Option(help="Largest deviation from their mean of values of sites that become one.")
+    ] = 0.02,
+    exclude_ids: Annotated[
+        list[Path] | None,
+        typer.Option(help="Leave out the ids of this file: one per line, or a structure_id.npy; repeat for more."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad entry.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing data set.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Worker processes. Default: all cores.")
+    ] = None,
+) -> None:
+    """Check crystals and their site values and store them for training."""
+    excluded = frozenset[str]().union(*(read_ids(file) for file in exclude_ids or ()))
+    manifest = build_cache(
+        sources,
+        out,
+        site_values=site_value or None,
+        properties=prop or None,
+        split_column=split_column or None,
+        split_fractions=_fractions(split_fractions),
+        seed=seed,
+        max_atoms=max_atoms,
+        neutrality_tolerance=neutrality_tolerance,
+        merge_tolerance=merge_tolerance,
+        strict=strict,
+        jobs=jobs,
+        overwrite=overwrite,
+        exclude_ids=excluded,
+    )
+    show(manifest, out, Console())
+
+
+def _fractions(text: str) -> tuple[float, float, float]:
+    try:
+        train, val, test = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f"--split-fractions {text!r}: give three shares, e.g. 0.9,0.05,0.05.") from error
+    return train, val, test
+
+
+def show(manifest: Manifest, out: Path, console: Console) -> None:
+    """Print what a build made.
+
+    Args:
+        manifest: Of the cache.
+        out: Where the cache is.
+        console: Where to print.
+    """
+    table = Table(title=f"{manifest.crystals:,} crystals, {manifest.sites:,} sites")
+    table.add_column("split")
+    table.add_column("crystals", justify="right")
+    table.add_column("sites", justify="right")
+    for name, value in manifest.site_values.items():
+        unit = f" [{value.unit}]" if value.unit else ""
+        table.add_column(f"{name}\nknown sites, rms{unit}".replace("[", r"\["), justify="right")
+    for split, info in manifest.splits.items():
+        row = [split, f"{info.crystals:,}", f"{info.sites:,}"]
+        for value in manifest.site_values.values():
+            stats = value.splits[split]
+            row.append(f"{stats.coverage:.1%}" + (f", {stats.rms:.3f}" if stats.rms is not None else ""))
+        table.add_row(*row)
+    console.print(table)
+    if manifest.properties:
+        known = (f"{name} ({sum(info.known.values()):,})" for name, info in manifest.properties.items() if info.written)
+        console.print(f"Properties (known for): {', '.join(known)}", highlight=False)
+    skipped = [name for name, info in manifest.properties.items() if not info.written]
+    if skipped:
+        console.print(f"Not stored, because some crystals lack it: {', '.join(skipped)}", highlight=False)
+    if manifest.excluded:
+        console.print(f"Left out by --exclude-ids: {manifest.excluded:,}", highlight=False)
+    if manifest.dropped:
+        console.print(_dropped_table(manifest))
+    console.print(f"Manifest: {out / MANIFEST_NAME}", highlight=False, soft_wrap=True)
+
+
+def _dropped_table(manifest: Manifest) -> Table:
+    table = Table(title=f"{len(manifest.dropped):,} entries dropped")
+    table.add_column("reason")
+    table.add_column("entries", justify="right")
+    table.add_column("example")
+    for reason, count in manifest.dropped_by_reason.items():
+        first = next(item for item in manifest.dropped if item.reason == reason)
+        example = f"{first.origin} ({first.id or 'no id'}): {first.sentence}"
+        table.add_row(reason, f"{count:,}", example.replace("[", r"\["))
+    return table

@@ -1,0 +1,76 @@
+"""`mattergen-e predict` and `mattergen-e accuracy`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mattergen_e.errors import UserError
+
+ModelPath = Annotated[
+    Path, typer.Option("--model_path", "--model-path", help="Folder with config.yaml and checkpoints/.")
+]
+Samples = Annotated[int, typer.Option(help="Samples per crystal.", min=1)]
+Steps = Annotated[int, typer.Option(help="Reverse steps per sample.", min=1)]
+BatchSize = Annotated[int, typer.Option("--batch_size", "--batch-size", help="Crystals per network call.", min=1)]
+Seed = Annotated[int, typer.Option(help="Seed of the samples.")]
+
+
+def predict(
+    structures: Annotated[
+        list[Path], typer.Argument(help="CIF, POSCAR, extxyz or JSON lines files, or folders of them.")
+    ],
+    model_path: ModelPath,
+    out: Annotated[Path, typer.Option(help="JSON lines file to write.")],
+    samples: Samples = 8,
+    steps: Steps = 20,
+    batch_size: BatchSize = 64,
+    seed: Seed = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
+) -> None:
+    """Predict the descriptors of given structures with a joint model: mean and spread per site."""
+    from rich.progress import track
+
+    from mattergen_e.console import stderr
+    from mattergen_e.models import load_model
+    from mattergen_e.prediction import run
+    from mattergen_e.prediction.structures import read_structures
+
+    if out.exists() and not overwrite:
+        raise UserError(f"{out} exists: choose another --out or add --overwrite.")
+    named = read_structures(structures)
+    model = load_model(model_path)
+    predictions = run.predict(model, named, samples=samples, steps=steps, batch_size=batch_size, seed=seed)
+    shown = track(predictions, description="Predicting", total=len(named), console=stderr())
+    count = run.write_predictions(out, shown)
+    typer.echo(f"{count} structures written to {out}")
+
+
+def accuracy(
+    cache: Annotated[Path, typer.Argument(help="Cache with labels, as written by `mattergen-e data build`.")],
+    model_path: ModelPath,
+    split: Annotated[str, typer.Option(help="Split to compare on.")] = "test",
+    samples: Samples = 8,
+    steps: Steps = 20,
+    batch_size: BatchSize = 64,
+    limit: Annotated[int | None, typer.Option(help="First so many crystals only.", min=1)] = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Measure how well a joint model predicts descriptors, beside the element-mean baseline."""
+    from mattergen_e.console import accuracy_tables, stdout
+    from mattergen_e.models import load_model
+    from mattergen_e.prediction.accuracy import measure
+
+    model = load_model(model_path)
+    results = measure(
+        model, cache, split=split, samples=samples, steps=steps, batch_size=batch_size, limit=limit, seed=seed
+    )
+    for table in accuracy_tables(results):
+        stdout().print(table)
+    if out is not None:
+        out.write_text(json.dumps([asdict(r) for r in results], indent=2) + "\n")

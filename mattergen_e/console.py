@@ -1,0 +1,35 @@
+"""How the commands speak to a person: consoles and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from mattergen_e.prediction.accuracy import Accuracy
+
+
+def stdout() -> Console:
+    """For results."""
+    return Console()
+
+
+def stderr() -> Console:
+    """For progress and problems."""
+    return Console(stderr=True)
+
+
+def accuracy_tables(results: Iterable[Accuracy], elements: int = 12) -> list[Table]:
+    """One table per descriptor: all sites, then the most frequent elements."""
+    tables = []
+    for r in results:
+        title = f"{r.descriptor}: {r.crystals} crystals of the {r.split} split, mean absolute error ({r.unit})"
+        table = Table("sites of", "number", "model", "element mean", title=title, title_justify="left")
+        table.add_row("all elements", str(r.sites), f"{r.mae:.3f}", f"{r.baseline:.3f}", style="bold")
+        for e in r.by_element[:elements]:
+            table.add_row(e.element, str(e.sites), f"{e.mae:.3f}", f"{e.baseline:.3f}")
+        tables.append(table)
+    return tables

@@ -1,0 +1,309 @@
+"""Building a cache: read, check, reduce, split, and write all of it or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import sys
+import uuid
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from itertools import batched
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mattergen_e
+from mattergen_e.data import cache
+from mattergen_e.data.checks import CheckOptions, EntryError, mattergen_names
+from mattergen_e.data.collect import Collector, Dropped, Prepared, prepare, property_arrays, write_splits
+from mattergen_e.data.fields import brief, parse_renames
+from mattergen_e.data.sources import ReadOptions, Record, iter_records, parse_record
+from mattergen_e.errors import UserError
+
+CHUNK = 128
+DEFAULT_SITE_VALUES = ("bader_charge",)
+
+
+def build_cache(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    *,
+    site_values: Sequence[str] | None = None,
+    properties: Sequence[str] | None = None,
+    split_column: str | None = "split",
+    split_fractions: tuple[float, float, float] = (0.9, 0.05, 0.05),
+    seed: int = 0,
+    max_atoms: int = 20,
+    neutrality_tolerance: float = 0.05,
+    merge_tolerance: float = 0.02,
+    strict: bool = False,
+    jobs: int | None = None,
+    overwrite: bool = False,
+    exclude_ids: str | Path | Iterable[str] | None = None,
+    progress: bool = True,
+) -> cache.Manifest:
+    """Build a cache from files with crystals.
+
+    Bad entries are left out and listed in the manifest. The cache appears under its name only when it is complete, and
+    its arrays do not depend on `jobs`.
+
+    Args:
+        sources: .jsonl, .jsonl.gz, .csv or .csv.gz files; entries keep this order.
+        out: Folder of the new cache.
+        site_values: NAME or NAME=COLUMN of the site values to keep; None keeps bader_charge where present. Crystals
+            without the values are kept as unlabelled.
+        properties: NAME or NAME=COLUMN of the properties to keep, by MatterGen's names; None keeps all that it knows.
+        split_column: Column with train, val or test; None always splits by the hash of the id. Entries without a split
+            are split by the hash.
+        split_fractions: Shares of train, val and test for the split by hash.
+        seed: Seed of the split by hash.
+        max_atoms: Most sites of a reduced cell.
+        neutrality_tolerance: Largest |sum| of the charges of a reduced cell, in e.
+        merge_tolerance: Largest deviation from the mean of values of sites that become one, in the unit of the value.
+        strict: Stop at the first bad entry.
+        jobs: Worker processes; None takes one per core.
+        overwrite: Replace an existing cache.
+        exclude_ids: Ids to leave out: a collection, a text file with one id per line, or a structure_id.npy.
+        progress: Show a progress bar on stderr if it is a terminal.
+
+    Returns:
+        The manifest, as written to `<out>/manifest.json`.
+
+    Raises:
+        UserError: If an option or a file is wrong, `out` exists, nothing is left, or an entry is bad and `strict`.
+    """
+    out, files = Path(out), [Path(file) for file in ([sources] if isinstance(sources, str | Path) else sources)]
+    _check_options(files, split_fractions, max_atoms, neutrality_tolerance, merge_tolerance, jobs)
+    _check_target(out, overwrite)
+    elements, known_properties = mattergen_names()
+    read = _read_options(site_values, properties, split_column, known_properties)
+    limits = CheckOptions(elements, max_atoms, neutrality_tolerance, merge_tolerance)
+    collector = Collector(seed, split_fractions, read_ids(exclude_ids), strict)
+
+    asked = read if site_values is not None else None
+    counts = [sum(1 for _ in iter_records(file, asked)) for file in files]
+    records = (record for file in files for record in iter_records(file, asked))
+    outcomes = _outcomes(records, read, limits, _n_jobs(jobs, sum(counts)))
+    with _progress(sum(counts), progress) as advance, closing(outcomes):
+        for outcome in outcomes:
+            collector.add(outcome)
+            advance()
+    _check_outcome(collector, read, site_values is not None)
+
+    arrays, infos = property_arrays(collector.kept, dict(read.properties), properties is not None)
+    with _appearing(out, overwrite) as folder:
+        splits, values = write_splits(folder, collector, arrays, dict(read.site_values))
+        manifest = cache.Manifest(
+            mattergen_e_version=mattergen_e.__version__,
+            packages=_versions(),
+            created=datetime.now(UTC).replace(microsecond=0),
+            settings=_settings(read, limits, collector),
+            sources=[_describe(file, n) for file, n in zip(files, counts, strict=True)],
+            splits=splits,
+            site_values=values,
+            properties=infos,
+            excluded=collector.excluded,
+            dropped_by_reason=collector.counts(),
+            dropped=[cache.DroppedEntry(**vars(item)) for item in collector.dropped],
+        )
+        (folder / cache.MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _settings(read: ReadOptions, limits: CheckOptions, collector: Collector) -> dict[str, Any]:
+    excluded = collector.excluded_ids
+    return {
+        "site_values": dict(read.site_values),
+        "properties": dict(read.properties),
+        "split_column": read.split_column,
+        "split_fractions": list(collector.fractions),
+        "seed": collector.seed,
+        "max_atoms": limits.max_atoms,
+        "neutrality_tolerance": limits.neutrality_tolerance,
+        "merge_tolerance": limits.merge_tolerance,
+        "strict": collector.strict,
+        "excluded_ids_sha256": cache.hash_ids(excluded) if excluded else None,
+    }
+
+
+def process_chunk(records: Sequence[Record], read: ReadOptions, limits: CheckOptions) -> list[Prepared | Dropped]:
+    """Read, check and reduce some records; bad ones come back as `Dropped`. Runs in worker processes."""
+    outcomes: list[Prepared | Dropped] = []
+    for record in records:
+        entry_id = None
+        try:
+            entry = parse_record(record, read)
+            entry_id = entry.id
+            outcomes.append(prepare(entry, limits))
+        except EntryError as error:
+            outcomes.append(Dropped(error.entry_id or entry_id, record.origin, error.reason, error.sentence))
+        except Exception as error:
+            text = f"the crystal cannot be reduced ({brief(error)})"
+            outcomes.append(Dropped(entry_id, record.origin, "broken_entry", text))
+    return outcomes
+
+
+def _outcomes(
+    records: Iterable[Record], read: ReadOptions, limits: CheckOptions, jobs: int
+) -> Generator[Prepared | Dropped, None, None]:
+    chunks = batched(records, CHUNK)
+    if jobs == 1:
+        for chunk in chunks:
+            yield from process_chunk(chunk, read, limits)
+        return
+    from joblib import Parallel, delayed
+
+    parallel = Parallel(n_jobs=jobs, return_as="generator", batch_size=1, pre_dispatch=f"{4 * jobs}")
+    results = parallel(delayed(process_chunk)(chunk, read, limits) for chunk in chunks)
+    try:
+        for outcomes in results:
+            yield from outcomes
+    finally:
+        with warnings.catch_warnings():  # joblib warns of tasks that a failure cancels
+            warnings.simplefilter("ignore")
+            results.close()
+
+
+def _n_jobs(jobs: int | None, n_entries: int) -> int:
+    from joblib import cpu_count
+
+    wanted = cpu_count() if jobs is None else jobs
+    return max(1, min(wanted, math.ceil(n_entries / CHUNK) if jobs is not None else n_entries // (4 * CHUNK)))
+
+
+@contextmanager
+def _progress(total: int, wanted: bool) -> Iterator[Callable[[], None]]:
+    if not (wanted and sys.stderr.isatty()):
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("Reading crystals"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
+def _appearing(out: Path, overwrite: bool) -> Iterator[Path]:
+    """A new folder beside `out` that takes its name if the block ends well, and vanishes if not."""
+    token = uuid.uuid4().hex[:8]
+    partial = out.parent / f".{out.name}.{token}.partial"
+    old = out.parent / f".{out.name}.{token}.old"
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{out.parent} cannot be written to ({error}): choose another --out.") from error
+    try:
+        yield partial
+        _check_target(out, overwrite)
+        if out.exists():
+            out.rename(old)
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not out.exists():
+            old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_target(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not overwrite:
+        raise UserError(f"{out} exists: choose another --out, or replace it with --overwrite.")
+    if not (out / cache.MANIFEST_NAME).is_file():
+        raise UserError(f"{out} is not a cache of this package, so --overwrite does not replace it: choose another.")
+
+
+def _check_options(
+    files: Sequence[Path],
+    fractions: tuple[float, float, float],
+    max_atoms: int,
+    neutrality_tolerance: float,
+    merge_tolerance: float,
+    jobs: int | None,
+) -> None:
+    if not files:
+        raise UserError("No input: name at least one .jsonl or .csv file.")
+    if len(fractions) != 3 or not all(0 <= f <= 1 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
+        raise UserError(f"The split fractions {tuple(fractions)} must be three shares from 0 to 1 that add up to 1.")
+    if max_atoms < 1:
+        raise UserError(f"The largest number of sites is {max_atoms}: give at least 1.")
+    if not (neutrality_tolerance >= 0 and merge_tolerance >= 0):
+        raise UserError("The tolerances for neutrality and merging must be zero or positive.")
+    if jobs is not None and jobs < 1:
+        raise UserError(f"The number of jobs is {jobs}: give at least 1.")
+
+
+def _read_options(
+    site_values: Sequence[str] | None,
+    properties: Sequence[str] | None,
+    split_column: str | None,
+    known: tuple[str, ...],
+) -> ReadOptions:
+    pairs = parse_renames(properties if properties is not None else known, "--property")
+    for name, _ in pairs:
+        if name not in known:
+            raise UserError(f"--property {name!r} is unknown to MatterGen; it knows: {', '.join(known)}.")
+    values = parse_renames(site_values if site_values is not None else DEFAULT_SITE_VALUES, "--site-value")
+    for name, _ in values:
+        if name in (*known, *cache.CORE_NAMES, "num_nodes"):
+            raise UserError(f"--site-value {name!r} is a name that MatterGen uses itself: choose another.")
+    return ReadOptions(values, pairs, split_column)
+
+
+def _check_outcome(collector: Collector, read: ReadOptions, explicit: bool) -> None:
+    if not any(collector.kept.values()):
+        first = collector.dropped[0] if collector.dropped else None
+        why = f" (first: {first.origin}: {first.sentence})" if first else ""
+        raise UserError(
+            f"No entry is left: {len(collector.dropped)} dropped{why}, {collector.excluded} excluded; check the files."
+        )
+    for name, column in read.site_values if explicit else ():
+        if name not in collector.dims:
+            raise UserError(f"No crystal has the site value {name!r} (column {column!r}): check the name.")
+
+
+def read_ids(source: str | Path | Iterable[str] | None) -> frozenset[str]:
+    """Ids from a collection, from a text file with one id per line, or from a structure_id.npy.
+
+    Raises:
+        UserError: If the file cannot be read.
+    """
+    if source is None:
+        return frozenset()
+    if not isinstance(source, str | Path):
+        return frozenset(source)
+    path = Path(source)
+    if path.suffix == ".npy":
+        return frozenset(map(str, cache.load_array(path).ravel().tolist()))
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): give a text file with one id per line.") from error
+    return frozenset(line.strip() for line in lines if line.strip())
+
+
+def _describe(file: Path, entries: int) -> cache.SourceFile:
+    with file.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    return cache.SourceFile(name=file.name, sha256=digest, size=file.stat().st_size, entries=entries)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
+    for name in ("mattergen", "pymatgen", "torch"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

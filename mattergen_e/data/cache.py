@@ -1,0 +1,242 @@
+"""Layout of the cache on disk, its manifest, and reading both.
+
+    <cache>/manifest.json
+    <cache>/<split>/pos.npy             (sites, 3) float64, fractional
+    <cache>/<split>/cell.npy            (crystals, 3, 3) float64, Å, rows are lattice vectors
+    <cache>/<split>/atomic_numbers.npy  (sites,) int64
+    <cache>/<split>/num_atoms.npy       (crystals,) int64
+    <cache>/<split>/structure_id.npy    (crystals,) unicode
+    <cache>/<split>/<property>.json     MatterGen's PropertyValues
+    <cache>/<split>/sites/<name>.npy    (sites, dim) float32, NaN where a crystal has no values
+
+All but `sites/` and the manifest is MatterGen's own layout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mattergen_e.errors import UserError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+SITES_FOLDER = "sites"
+CORE_NAMES = ("pos", "cell", "atomic_numbers", "num_atoms", "structure_id")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class SourceFile(_Model):
+    """A file that entries were read from."""
+
+    name: str
+    sha256: str
+    size: int = Field(ge=0)
+    entries: int = Field(ge=0)
+
+
+class SiteStatistics(_Model):
+    """Values of one kind in one split; `rms` is in the unit of the value, None where nothing is known."""
+
+    labelled_crystals: int = Field(ge=0)
+    labelled_sites: int = Field(ge=0)
+    coverage: float = Field(ge=0, le=1)
+    rms: float | None
+
+
+class SiteValue(_Model):
+    """One kind of site value."""
+
+    unit: str
+    dim: int = Field(ge=1)
+    column: str
+    splits: dict[str, SiteStatistics]
+
+
+class PropertyInfo(_Model):
+    """One property of crystals: how many values are known per split, and whether it was written."""
+
+    column: str
+    known: dict[str, int]
+    written: bool = True
+
+
+class SplitInfo(_Model):
+    """One split: counts, sha256 over the sorted ids, and sha256 of the bytes of every array."""
+
+    crystals: int = Field(ge=1)
+    sites: int = Field(ge=1)
+    ids_sha256: str
+    arrays_sha256: dict[str, str]
+
+
+class DroppedEntry(_Model):
+    """An entry that was not used, and why."""
+
+    id: str | None
+    origin: str
+    reason: str
+    sentence: str
+
+
+class Manifest(_Model):
+    """What a cache holds and where it comes from."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    mattergen_e_version: str
+    packages: dict[str, str]
+    created: datetime
+    settings: dict[str, Any]
+    sources: list[SourceFile]
+    splits: dict[str, SplitInfo]
+    site_values: dict[str, SiteValue]
+    properties: dict[str, PropertyInfo]
+    excluded: int = Field(default=0, ge=0)
+    dropped_by_reason: dict[str, int]
+    dropped: list[DroppedEntry]
+
+    @property
+    def crystals(self) -> int:
+        """Number of crystals over all splits."""
+        return sum(split.crystals for split in self.splits.values())
+
+    @property
+    def sites(self) -> int:
+        """Number of sites over all splits."""
+        return sum(split.sites for split in self.splits.values())
+
+
+def load_manifest(path: str | Path) -> Manifest:
+    """Read the manifest of a cache.
+
+    Args:
+        path: The cache, one of its splits, or the manifest itself.
+
+    Returns:
+        The validated manifest.
+
+    Raises:
+        UserError: If there is none, or it is not a manifest of a version that this package reads.
+    """
+    path = Path(path)
+    if path.name != MANIFEST_NAME:
+        inside, above = path / MANIFEST_NAME, path.parent / MANIFEST_NAME
+        path = above if above.is_file() and not inside.is_file() else inside
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: make the cache with 'mattergen-e data build'.")
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UserError(
+            f"{path} is not a manifest of format {FORMAT_VERSION}: {place}: {first['msg']}; build the cache anew."
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+
+
+def open_sites(split_dir: str | Path, name: str) -> NDArray[np.float32]:
+    """Map the values of one kind of a split into memory.
+
+    Args:
+        split_dir: `<cache>/<split>`.
+        name: Name of the site value.
+
+    Returns:
+        Read-only float32 array (total_sites, dim), in the order of `pos.npy`; NaN where unknown.
+
+    Raises:
+        UserError: If the cache has no such values, or the file is damaged.
+    """
+    path = Path(split_dir) / SITES_FOLDER / f"{name}.npy"
+    if not path.is_file():
+        available = ", ".join(list_sites(split_dir)) or "none"
+        raise UserError(f"{path} does not exist: the cache has no site value {name!r}; it has: {available}.")
+    values = load_array(path)
+    if values.ndim != 2 or values.dtype != np.float32:
+        raise UserError(
+            f"{path} holds {values.dtype} of shape {values.shape}, expected float32 (sites, dim); build the cache anew."
+        )
+    return values
+
+
+def list_sites(split_dir: str | Path) -> list[str]:
+    """Names of the site values of a split, sorted."""
+    return sorted(file.stem for file in (Path(split_dir) / SITES_FOLDER).glob("*.npy"))
+
+
+def load_array(path: str | Path, mmap: bool = True) -> NDArray[Any]:
+    """Load an array of a cache without ever unpickling.
+
+    Raises:
+        UserError: If the file is missing or is not a plain array.
+    """
+    try:
+        return np.asarray(np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist: build the cache with 'mattergen-e data build'.") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is not a plain array ({error}): build the cache anew.") from error
+
+
+def hash_array(array: NDArray[Any]) -> str:
+    """sha256 over the bytes of an array in C order."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def hash_ids(ids: Iterable[str]) -> str:
+    """sha256 over the sorted ids, one per line."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
+
+
+def write_split(
+    folder: Path,
+    core: dict[str, NDArray[Any]],
+    sites: dict[str, NDArray[np.float32]],
+    properties: dict[str, NDArray[Any]],
+) -> SplitInfo:
+    """Write one split.
+
+    Args:
+        folder: New folder.
+        core: The five arrays of `CORE_NAMES`.
+        sites: (sites, dim) float32 arrays by name.
+        properties: (crystals,) float or unicode arrays by MatterGen's name.
+
+    Returns:
+        Counts and hashes.
+    """
+    import contextlib
+    import io
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        from mattergen.common.data.types import PropertyValues
+
+    (folder / SITES_FOLDER).mkdir(parents=True)
+    hashes = {}
+    for name in CORE_NAMES:
+        np.save(folder / f"{name}.npy", core[name], allow_pickle=False)
+        hashes[name] = hash_array(core[name])
+    for name, values in sites.items():
+        np.save(folder / SITES_FOLDER / f"{name}.npy", values, allow_pickle=False)
+        hashes[f"{SITES_FOLDER}/{name}"] = hash_array(values)
+    for name, values in properties.items():
+        PropertyValues(values=values, property_source_doc_id=name).to_json(str(folder / f"{name}.json"))
+        hashes[f"{name}.json"] = hash_array(values)
+    return SplitInfo(
+        crystals=len(core["num_atoms"]),
+        sites=len(core["pos"]),
+        ids_sha256=hash_ids(core["structure_id"].tolist()),
+        arrays_sha256=hashes,
+    )

@@ -1,0 +1,172 @@
+"""Crystals together with the values of their sites, as MatterGen's data loaders want them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mattergen.common.data.chemgraph import ChemGraph
+from mattergen.common.data.dataset import CrystalDataset, DatasetTransform, repeat_along_first_axis
+from mattergen.common.data.transform import Transform
+from mattergen.common.data.types import PropertyValues
+from numpy.typing import NDArray
+
+from mattergen_e.data.cache import CORE_NAMES, load_array, open_sites
+from mattergen_e.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointCrystalDataset(CrystalDataset):
+    """MatterGen's `CrystalDataset` whose items also carry values of the sites.
+
+    For every requested name, an item has the field `<name>`, float32 (n_sites, dim), and `<name>_batch`, zeros
+    (n_sites,), which collating turns into the index of the crystal: `batch.get_batch_idx(name)` works as for positions.
+
+    Attributes:
+        site_values: Arrays (total_sites, dim) by name, in the order of `pos`.
+    """
+
+    site_values: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, values in self.site_values.items():
+            if len(values) != len(self.pos):
+                raise UserError(
+                    f"The site value {name!r} has {len(values)} rows for {len(self.pos)} sites: build the cache anew."
+                )
+
+    @classmethod
+    def from_cache_path(
+        cls,
+        cache_path: str,
+        descriptors: Sequence[str] | Mapping[str, Any] | None = None,
+        transforms: list[Transform] | None = None,
+        properties: list[str] | None = None,
+        dataset_transforms: list[DatasetTransform] | None = None,
+    ) -> JointCrystalDataset:
+        """Open a split of a cache; its arrays stay on disk and are mapped into memory.
+
+        Args:
+            cache_path: `<cache>/<split>`.
+            descriptors: Names of the site values to load, or descriptors by name (those that say that their values
+                do not come from the cache are left out).
+            transforms: Applied to every item.
+            properties: Properties of the crystals to load, by MatterGen's names.
+            dataset_transforms: Applied to the whole data set.
+
+        Returns:
+            The data set.
+
+        Raises:
+            UserError: If the split, a site value or a property is missing or damaged.
+        """
+        folder = Path(cache_path)
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a split of a cache: give <cache>/train, <cache>/val or <cache>/test.")
+        core = {name: load_array(folder / f"{name}.npy") for name in CORE_NAMES}
+        _check_core(folder, core)
+        dataset = cls(
+            **core,
+            properties={name: _load_property(folder, name, len(core["num_atoms"])) for name in properties or ()},
+            site_values={name: open_sites(folder, name) for name in _names_in_cache(descriptors)},
+            transforms=list(transforms) if transforms is not None else None,
+        )
+        for transform in dataset_transforms or ():
+            dataset = transform(dataset)
+        return dataset
+
+    @cached_property
+    def _bounds(self) -> list[int]:
+        return [0, *np.cumsum(self.num_atoms).tolist()]
+
+    @cached_property
+    def _counts(self) -> torch.Tensor:
+        return torch.from_numpy(np.array(self.num_atoms, dtype=np.int64))
+
+    def __getitem__(self, index: int) -> ChemGraph:
+        """One crystal: a `ChemGraph` with fractional positions in [0, 1), the cell in Å, and the site values."""
+        index = range(len(self))[index]
+        start, stop = self._bounds[index], self._bounds[index + 1]
+        num_atoms = self._counts[index].clone()
+        fields: dict[str, Any] = self.get_properties_dict(index)
+        for name, values in self.site_values.items():
+            fields[name] = torch.from_numpy(np.array(values[start:stop]))
+            fields[f"{name}_batch"] = torch.zeros(stop - start, dtype=torch.long)
+        data = ChemGraph(
+            pos=torch.from_numpy(self.pos[start:stop].astype(np.float32)) % 1.0,
+            cell=torch.from_numpy(self.cell[index].astype(np.float32)).unsqueeze(0),
+            atomic_numbers=torch.from_numpy(np.array(self.atomic_numbers[start:stop])),
+            num_atoms=num_atoms,
+            num_nodes=num_atoms,
+            **fields,
+        )
+        for transform in self.transforms or ():
+            data = transform(data)
+        return data
+
+    def subset(self, indices: Sequence[int]) -> JointCrystalDataset:
+        """The crystals at some indices, in that order, with their site values."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        bounds = self._bounds
+        parts = [np.arange(bounds[i], bounds[i + 1]) for i in (range(len(self))[j] for j in chosen.tolist())]
+        rows = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+        return type(self)(
+            pos=self.pos[rows],
+            cell=self.cell[chosen],
+            atomic_numbers=self.atomic_numbers[rows],
+            num_atoms=self.num_atoms[chosen],
+            structure_id=self.structure_id[chosen],
+            properties={name: values[chosen] for name, values in self.properties.items()},
+            site_values={name: values[rows] for name, values in self.site_values.items()},
+            transforms=self.transforms,
+        )
+
+    def repeat(self, repeats: int) -> JointCrystalDataset:
+        """The whole data set several times over, with its site values."""
+
+        def again(array: NDArray[Any]) -> NDArray[Any]:
+            return repeat_along_first_axis(array, repeats)
+
+        return type(self)(
+            **{name: again(getattr(self, name)) for name in CORE_NAMES},
+            properties={name: again(values) for name, values in self.properties.items()},
+            site_values={name: again(values) for name, values in self.site_values.items()},
+            transforms=self.transforms,
+        )
+
+
+def _names_in_cache(descriptors: Sequence[str] | Mapping[str, Any] | None) -> list[str]:
+    if isinstance(descriptors, Mapping):
+        return [name for name, descriptor in descriptors.items() if getattr(descriptor, "from_cache", True)]
+    return list(descriptors or ())
+
+
+def _check_core(folder: Path, core: dict[str, NDArray[Any]]) -> None:
+    n_sites, n_crystals = int(core["num_atoms"].sum()), len(core["num_atoms"])
+    lengths = {"pos": n_sites, "atomic_numbers": n_sites, "cell": n_crystals, "structure_id": n_crystals}
+    for name, length in lengths.items():
+        if len(core[name]) != length:
+            raise UserError(
+                f"{folder / name}.npy has {len(core[name])} rows, expected {length} as num_atoms.npy tells: build the "
+                "cache anew."
+            )
+
+
+def _load_property(folder: Path, name: str, n_crystals: int) -> NDArray[Any]:
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        available = ", ".join(sorted(file.stem for file in folder.glob("*.json"))) or "none"
+        raise UserError(f"{path} does not exist: the cache has no property {name!r}; it has: {available}.")
+    try:
+        values = PropertyValues.from_json(str(path)).values
+    except (ValueError, TypeError, KeyError, AssertionError) as error:
+        raise UserError(f"{path} is not a property of MatterGen ({error}): build the cache anew.") from error
+    if len(values) != n_crystals:
+        raise UserError(f"{path} has {len(values)} values for {n_crystals} crystals: build the cache anew.")
+    return values

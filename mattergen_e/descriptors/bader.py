@@ -1,0 +1,36 @@
+"""Bader charge of each site."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch_scatter import scatter
+
+from mattergen_e.descriptors.base import Descriptor, per_step_fraction
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaderCharge(Descriptor):
+    """Net Bader charge in e, positive where electrons are lost; a crystal's charges sum to zero.
+
+    The variable is scaled but not shifted, so that neutrality in scaled units is neutrality in e. During sampling the
+    crystal's mean charge is subtracted progressively after each reverse update (Okuda, Takahara, Mizoguchi, eq. 6); the
+    paper does not print the schedule, see `per_step_fraction` for ours. At the last step the sum is zero.
+
+    Attributes:
+        neutrality_power: Exponent of the schedule of eq. 6; larger means later.
+        reference_steps: Number of reverse steps for which the schedule is stated.
+    """
+
+    name: str = "bader_charge"
+    unit: str = "e"
+    scale: float = 1.0
+    neutrality_power: float = 4.0
+    reference_steps: int = 1000
+
+    def after_step(self, x: torch.Tensor, *, s: float, ds: float, batch_idx: torch.Tensor) -> torch.Tensor:
+        """Subtracts a growing part of each crystal's mean charge from its sites (eq. 6)."""
+        fraction = per_step_fraction(s, ds, self.neutrality_power, self.reference_steps)
+        mean = scatter(x, batch_idx, dim=0, reduce="mean")  # (n_crystals, 1)
+        return x - fraction * mean[batch_idx]

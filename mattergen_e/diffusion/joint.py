@@ -1,0 +1,224 @@
+"""The joint diffusion: descriptors attached to any MatterGen diffusion module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from mattergen.diffusion.corruption.multi_corruption import MultiCorruption
+from mattergen.diffusion.diffusion_module import DiffusionModule
+from mattergen.diffusion.lightning_module import DiffusionLightningModule
+from mattergen.diffusion.losses import SummedFieldLoss
+from mattergen.diffusion.model_target import ModelTarget
+from mattergen.diffusion.training.field_loss import denoising_score_matching
+
+from mattergen_e.descriptors.base import Descriptor
+from mattergen_e.diffusion.fields import STRUCTURE_TIME, JointFields, time_key
+from mattergen_e.errors import UserError
+from mattergen_e.upstream import exit_on_user_error
+
+#: What a training example of each mode has clean: nothing, the structure, the descriptors.
+JOINT, PREDICT, GIVEN = 0, 1, 2
+MODE = "joint_mode"
+
+#: The time that a clean field is said to be at; the smallest time of MatterGen's training.
+CLEAN_TIME = 1e-5
+
+
+def known_key(name: str) -> str:
+    """Batch entry that tells which crystals have labels of a descriptor, shape (n_crystals,), bool."""
+    return f"{name}_known"
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Shares of the training crystals whose structure is clean (predict) or whose descriptors are (given)."""
+
+    predict: float = 0.3
+    given: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.predict, self.given) < 0 or self.predict + self.given > 1:
+            raise UserError("the shares 'predict' and 'given' must be at least 0 and add up to at most 1.")
+
+    def draw(self, n_crystals: int, device: torch.device) -> torch.Tensor:
+        """A mode for each crystal, shape (n_crystals,)."""
+        u = torch.rand(n_crystals, device=device)
+        return torch.where(u < self.predict, PREDICT, torch.where(u < self.predict + self.given, GIVEN, JOINT))
+
+
+def per_crystal_all(condition: torch.Tensor, batch_idx: torch.Tensor, n_crystals: int) -> torch.Tensor:
+    """Whether a condition (n_sites,) holds at every site of a crystal, shape (n_crystals,)."""
+    misses = torch.zeros(n_crystals, device=condition.device).index_add_(0, batch_idx, (~condition).float())
+    return misses == 0
+
+
+class Preparation:
+    """Turns a batch of labelled crystals into the joint model's variables; runs before the corruption."""
+
+    def __init__(self, first: Callable, descriptors: Mapping[str, Descriptor], shares: Shares) -> None:
+        self.first = first
+        self.descriptors = descriptors
+        self.shares = shares
+
+    def __call__(self, batch: Any) -> Any:
+        """Adds each descriptor in diffused units, which crystals know it, and the mode of each crystal."""
+        batch = self.first(batch)
+        sites, n_crystals = batch.get_batch_idx("pos"), batch.get_batch_size()
+        mode = self.shares.draw(n_crystals, sites.device)
+        fields: dict[str, torch.Tensor] = {}
+        any_known = torch.zeros(n_crystals, dtype=torch.bool, device=sites.device)
+        for name, descriptor in self.descriptors.items():
+            x = descriptor.encode(descriptor.training_values(batch)).to(batch["pos"].dtype)
+            known = per_crystal_all(x.isfinite().all(dim=-1), sites, n_crystals)
+            fields[name] = torch.where(known[sites, None], x, torch.zeros_like(x))
+            fields[known_key(name)] = known
+            fields[f"{name}_batch"] = sites
+            any_known |= known
+        # nothing to predict and nothing given where no descriptor is known: such a crystal trains the structure
+        fields[MODE] = torch.where(any_known, mode, torch.full_like(mode, JOINT))
+        return batch.replace(**fields)
+
+
+class JointCorruption(MultiCorruption):
+    """MatterGen's corruptions with the descriptors', able to leave the structure or the descriptors clean."""
+
+    def __init__(self, base: MultiCorruption, descriptors: Mapping[str, Descriptor]) -> None:
+        super().__init__(
+            sdes={**base.sdes, **{name: d.corruption() for name, d in descriptors.items()}},
+            discrete_corruptions=base.discrete_corruptions,
+        )
+        self.structure_fields = list(base.corruptions)
+        self.descriptor_fields = list(descriptors)
+
+    def sample_marginal(self, batch: Any, t: torch.Tensor) -> Any:
+        """Noises a batch at times t (n_crystals,), field by field as the crystals' modes say.
+
+        A crystal without labels of a descriptor has that descriptor at full noise: it is generated without.
+        """
+        noisy = super().sample_marginal(batch, t)
+        if MODE not in batch:
+            return noisy
+        mode = batch[MODE]
+        changes: dict[str, torch.Tensor] = {}
+        for name in self.structure_fields:
+            changes[name] = _keep(batch[name], noisy[name], mode == PREDICT, batch.get_batch_idx(name))
+        changes[STRUCTURE_TIME] = torch.where(mode == PREDICT, torch.full_like(t, CLEAN_TIME), t)
+        for name in self.descriptor_fields:
+            sites, known = batch.get_batch_idx(name), batch[known_key(name)]
+            x = _keep(batch[name], noisy[name], mode == GIVEN, sites)
+            changes[name] = _keep(x, torch.randn_like(x), known, sites)
+            time = torch.where(mode == GIVEN, torch.full_like(t, CLEAN_TIME), t)
+            changes[time_key(name)] = torch.where(known, time, torch.full_like(t, float(self.T)))
+        return noisy.replace(**changes)
+
+
+def _keep(clean: torch.Tensor, noisy: torch.Tensor, keep: torch.Tensor, batch_idx: torch.Tensor | None) -> torch.Tensor:
+    """`clean` for the crystals in `keep` (n_crystals,), else `noisy`."""
+    rows = keep if batch_idx is None else keep[batch_idx]
+    return torch.where(rows.reshape(-1, *[1] * (clean.dim() - 1)), clean, noisy)
+
+
+class FieldLossInMode:
+    """A loss of one field, averaged over the crystals in which that field was noised."""
+
+    def __init__(self, loss: Callable, name: str, descriptor: Descriptor | None) -> None:
+        self.loss = loss
+        self.name = name
+        self.descriptor = descriptor
+
+    def __call__(self, *, t: torch.Tensor, batch: Any, **arguments: Any) -> torch.Tensor:
+        """Loss per crystal, shape (n_crystals,), whose mean is the mean over the crystals that count."""
+        loss = self.loss(t=t, batch=batch, **arguments)
+        if self.descriptor is None:
+            counts = batch[MODE] != PREDICT
+        else:
+            counts = (batch[MODE] != GIVEN) & batch[known_key(self.name)]
+            if self.descriptor.weighting == "velocity":
+                alpha = arguments["corruption"].mean_coeff_and_std(x=t, t=t)[0]
+                loss = loss / alpha**2
+        return torch.where(counts, loss, torch.zeros_like(loss)) * (len(counts) / counts.sum().clamp(min=1))
+
+
+def joint_loss(base: SummedFieldLoss, descriptors: Mapping[str, Descriptor]) -> SummedFieldLoss:
+    """MatterGen's sum of losses with a noise-prediction term for each descriptor (Okuda et al., eq. 4 and 5)."""
+    reduce = getattr(base, "reduce", "sum")
+    fresh = {
+        name: partial(denoising_score_matching, reduce=reduce, model_target=ModelTarget.score_times_std)
+        for name in descriptors
+    }
+    losses = {name: FieldLossInMode(fn, name, None) for name, fn in base.loss_fns.items()}
+    losses |= {name: FieldLossInMode(fn, name, descriptors[name]) for name, fn in fresh.items()}
+    return SummedFieldLoss(
+        loss_fns=losses,
+        model_targets={**base.model_targets, **dict.fromkeys(descriptors, ModelTarget.score_times_std)},
+        weights={**base.loss_weights, **{name: d.loss_weight for name, d in descriptors.items()}},
+    )
+
+
+def attach(module: DiffusionModule, descriptors: Mapping[str, Descriptor], shares: Shares) -> JointFields:
+    """Attaches descriptors to the corruption, the loss and the denoiser of a MatterGen diffusion module, in place.
+
+    Args:
+        module: Any diffusion module of MatterGen: base or adapter, fresh or pretrained.
+        descriptors: By field name.
+        shares: Shares of the training modes.
+
+    Returns:
+        The new parameters, registered as `module.joint_fields`.
+
+    Raises:
+        UserError: If a descriptor's name is taken or the module has descriptors already.
+    """
+    if hasattr(module, "joint_fields"):
+        raise UserError("this diffusion module has descriptors already: attach all of them at once.")
+    taken = sorted(set(descriptors) & set(module.corruption.corrupted_fields))
+    if taken:
+        raise UserError(f"descriptor name '{taken[0]}' is taken by a field of the structure: choose another name.")
+    gemnet = module.model.gemnet
+    fields = JointFields(descriptors, hidden_dim=module.model.hidden_dim, atom_dim=gemnet.atom_emb.emb_size)
+    fields.attach(module.model)
+    module.joint_fields = fields
+    module.corruption = JointCorruption(module.corruption, descriptors)
+    module.loss_fn = joint_loss(module.loss_fn, descriptors)
+    module.model_targets = {k: ModelTarget(v) for k, v in module.loss_fn.model_targets.items()}
+    module.pre_corruption_fn = Preparation(module.pre_corruption_fn, descriptors, shares)
+    return fields
+
+
+class JointDiffusionLightningModule(DiffusionLightningModule):
+    """MatterGen's Lightning module with descriptors attached to its diffusion module.
+
+    Named by `lightning_module._target_` in a recipe; everything else of MatterGen's training stays as it is.
+    """
+
+    @exit_on_user_error
+    def __init__(
+        self,
+        diffusion_module: DiffusionModule,
+        descriptors: Mapping[str, Descriptor],
+        shares: Mapping[str, float] | None = None,
+        **lightning: Any,
+    ) -> None:
+        """Attaches the descriptors.
+
+        Args:
+            diffusion_module: Any MatterGen diffusion module.
+            descriptors: By field name; the names in the descriptors are set to the keys.
+            shares: Shares of training crystals with a clean structure (`predict`) or clean descriptors (`given`).
+            **lightning: `optimizer_partial` and `scheduler_partials`, as in MatterGen.
+
+        Raises:
+            UserError: If the descriptors or the shares do not make sense.
+        """
+        super().__init__(diffusion_module=diffusion_module, **lightning)
+        if not descriptors:
+            raise UserError("a joint model needs at least one descriptor: add `descriptors=bader` to the command.")
+        self.descriptors = {name: replace(d, name=name) for name, d in descriptors.items()}
+        attach(self.diffusion_module, self.descriptors, Shares(**(shares or {})))
+
+    def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
+        """Stores none: the configuration lies beside the weights, and objects would make them unsafe to load."""

@@ -1,0 +1,120 @@
+"""Reverse steps: a descriptor's own, and a guard that keeps degenerate crystals from ending a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mattergen.diffusion.corruption.sde_lib import SDE
+from mattergen.diffusion.sampling.predictors import AncestralSamplingPredictor
+
+from mattergen_e.descriptors.base import Descriptor
+
+
+class DescriptorPredictor(AncestralSamplingPredictor):
+    """Ancestral sampling followed by the descriptor's own constraint, on the sample and on the mean."""
+
+    def __init__(self, corruption: SDE, descriptor: Descriptor) -> None:
+        super().__init__(corruption, score_fn=None)
+        self.descriptor = descriptor
+
+    def update_given_score(
+        self,
+        *,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        dt: torch.Tensor,
+        batch_idx: torch.Tensor,
+        score: torch.Tensor,
+        batch: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One reverse step of a field (n_sites, dim); returns the sample and its mean, both constrained."""
+        sample, mean = super().update_given_score(x=x, t=t, dt=dt, batch_idx=batch_idx, score=score, batch=batch)
+        s, ds = reverse_time(float(t[0]), float(dt), float(self.corruption.T))
+        constrain = self.descriptor.after_step
+        return constrain(sample, s=s, ds=ds, batch_idx=batch_idx), constrain(mean, s=s, ds=ds, batch_idx=batch_idx)
+
+
+def reverse_time(t: float, dt: float, end: float) -> tuple[float, float]:
+    """Normalised reverse time after a step from t to t + dt, and the step's length in it.
+
+    The last step lands on time 0 up to rounding; it counts as exactly 1.
+    """
+    after = t + dt
+    s = 1.0 if after <= 0.5 * abs(dt) else 1.0 - after / end
+    return s, abs(dt) / end
+
+
+class CrystalGuard:
+    """Keeps every crystal of a batch in a state that the network can be evaluated on.
+
+    A crystal that becomes degenerate (non-finite numbers, a cell so large that no two sites see each other or so small
+    that it has no inverse) is parked: from then on its cell is a cube of ordinary density, and it is reported at the
+    end. The other crystals of the batch go on undisturbed.
+    """
+
+    #: Atoms per cubic angstrom of a parked crystal; an ordinary solid.
+    parking_density = 0.0577
+    #: Volumes per site (cubic angstrom) below which a cell is called absurd.
+    least_volume = 0.05
+
+    def __init__(self, cutoff: float) -> None:
+        """Makes a guard for a network that sees neighbours within `cutoff` angstrom.
+
+        In a crystal whose shortest distance between sites is d, a site takes at least d**3 / sqrt(2) (close packing).
+        A volume per site below cutoff**3 / sqrt(2) therefore means that some pair of sites sees each other.
+        """
+        self.largest_volume = cutoff**3 / 2**0.5
+        self.parked = torch.zeros(0, dtype=torch.bool)
+
+    def begin(self, num_atoms: torch.Tensor) -> None:
+        """Starts with a fresh batch of crystals; `num_atoms` has shape (n_crystals,)."""
+        self.num_atoms = num_atoms
+        self.parked = torch.zeros(len(num_atoms), dtype=torch.bool, device=num_atoms.device)
+        edge = (num_atoms / self.parking_density) ** (1 / 3)
+        self.cube = torch.eye(3, device=num_atoms.device) * edge[:, None, None]  # (n_crystals, 3, 3)
+
+    def park(self, crystals: torch.Tensor) -> None:
+        """Marks crystals (n_crystals,), bool."""
+        self.parked |= crystals
+
+    def cell(self, cell: torch.Tensor) -> torch.Tensor:
+        """Cells (n_crystals, 3, 3) with those of degenerate crystals replaced; marks them."""
+        finite = cell.isfinite().flatten(1).all(dim=1)
+        volume = torch.linalg.det(torch.where(finite[:, None, None], cell, self.cube)).abs() / self.num_atoms
+        self.park(~finite | (volume > self.largest_volume) | (volume < self.least_volume))
+        return torch.where(self.parked[:, None, None], self.cube, cell)
+
+    def sites(self, x: torch.Tensor, batch_idx: torch.Tensor) -> torch.Tensor:
+        """Values of sites (n_sites, ...) with non-finite ones replaced by random numbers; marks their crystals."""
+        bad = ~x.isfinite().flatten(1).all(dim=1)
+        marked = torch.zeros(len(self.parked), device=x.device).index_add_(0, batch_idx, bad.float()) > 0
+        self.park(marked)
+        return torch.where(bad.reshape(-1, *[1] * (x.dim() - 1)), torch.rand_like(x), x)
+
+    def clean(self, name: str, x: torch.Tensor, batch_idx: torch.Tensor | None) -> torch.Tensor:
+        """A field after a step, with degenerate crystals parked."""
+        if not x.is_floating_point():
+            return x
+        return self.cell(x) if batch_idx is None else self.sites(x, batch_idx)
+
+
+class Guarded:
+    """A predictor or corrector of MatterGen whose results pass a guard."""
+
+    def __init__(self, step: Any, name: str, guard: CrystalGuard) -> None:
+        self.step = step
+        self.name = name
+        self.guard = guard
+
+    def update_given_score(self, **arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The predictor's step, guarded."""
+        return self._clean(self.step.update_given_score(**arguments), arguments["batch_idx"])
+
+    def step_given_score(self, **arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The corrector's step, guarded."""
+        return self._clean(self.step.step_given_score(**arguments), arguments["batch_idx"])
+
+    def _clean(self, results: tuple, batch_idx: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        sample, mean = (self.guard.clean(self.name, x, batch_idx) for x in results)
+        return sample, mean

@@ -1,0 +1,230 @@
+"""The forms in which generated crystals are written, and joining the forms of many batches without parsing them.
+
+A crystal is turned into text once, when its batch is finished. Joining copies bytes only; for the zip of CIFs it copies
+the compressed members as they are and writes a new directory.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import all_properties
+from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict, write_xyz
+from mattergen.common.globals import GENERATED_CRYSTALS_EXTXYZ_FILE_NAME, GENERATED_CRYSTALS_ZIP_FILE_NAME
+from pymatgen.core import Structure
+from pymatgen.io.cif import CifWriter
+
+EXTXYZ_NAME = GENERATED_CRYSTALS_EXTXYZ_FILE_NAME
+CIF_ZIP_NAME = GENERATED_CRYSTALS_ZIP_FILE_NAME
+JSONL_NAME = "generated_crystals.jsonl"
+OUTPUT_NAMES = (EXTXYZ_NAME, CIF_ZIP_NAME, JSONL_NAME)
+
+# Names that ASE takes for something of its own; such site properties and conditions get a prefix.
+_PYMATGEN_AS_ASE = {"magmom": "initial_magmoms", "charge": "initial_charges"}
+_TAKEN_COLUMNS = {
+    *all_properties, *_PYMATGEN_AS_ASE.values(), "positions", "numbers", "symbols", "species", "pos", "Z", "mass",
+    "masses", "tags", "momenta", "move_mask", "final_magmom", "final_charge", "oxi_states", "selective_dynamics",
+    *_PYMATGEN_AS_ASE,
+}  # fmt: skip
+_TAKEN_INFO = {*all_properties, "index", "Lattice", "Properties", "pbc", "virial", "uid", "spacegroup"}
+_TAKEN_CIF = {
+    "label", "type_symbol", "symmetry_multiplicity", "fract_x", "fract_y", "fract_z", "occupancy", "calc_flag",
+    "attached_hydrogens", "moment_label",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One generated crystal.
+
+    Attributes:
+        index: Running number over the whole run, from 0; the same after a resume.
+        batch: Number of the batch that it belongs to, from 0.
+        structure: The crystal, lengths in Å; its site properties hold the descriptors: a number per site, or a list of
+            numbers per site, in the unit of the descriptor.
+        conditions: Values that the crystal was asked to have, by MatterGen's name; empty if none.
+        seed: Seed of the run.
+        redraws: How often a degenerate draw of this crystal was replaced.
+    """
+
+    index: int
+    batch: int
+    structure: Structure
+    conditions: dict[str, Any]
+    seed: int
+    redraws: int = 0
+
+
+def plain(value: Any) -> Any:
+    """A value made of what JSON knows: numpy and torch values become numbers and lists, the rest text.
+
+    A number that is not finite becomes text too, because JSON has no word for it.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if not isinstance(value, str) and hasattr(value, "tolist"):
+        value = value.tolist()
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, set | frozenset):
+        return sorted(plain(item) for item in value)
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Path):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def site_values(structure: Structure) -> dict[str, np.ndarray]:
+    """Site properties as arrays of float, shape (n_sites,) or (n_sites, dim).
+
+    Raises:
+        ValueError: If a property is not one finite number, or the same number of finite numbers, per site.
+    """
+    arrays = {}
+    for name, values in structure.site_properties.items():
+        array = np.array(values, dtype=float)
+        if array.ndim not in (1, 2) or not np.isfinite(array).all():
+            raise ValueError(f"site property '{name}' must be finite and have one row per site; shape {array.shape}")
+        arrays[name] = array
+    return arrays
+
+
+# -- one batch --------------------------------------------------------------------------------------------------------
+
+
+def batch_files(crystals: list[Generated]) -> dict[str, bytes]:
+    """The content of the three files for the crystals of one batch, by file name.
+
+    Raises:
+        ValueError: If a number of a crystal is not finite.
+    """
+    values = [site_values(crystal.structure) for crystal in crystals]
+    return {
+        EXTXYZ_NAME: "".join(map(_extxyz, crystals, values)).encode(),
+        CIF_ZIP_NAME: _cif_zip(crystals, values),
+        JSONL_NAME: "".join(map(_json_line, crystals, values)).encode(),
+    }
+
+
+def _extxyz(crystal: Generated, values: dict[str, np.ndarray]) -> str:
+    """One frame: a column for every site property; positions in Å and properties to 8 decimals."""
+    structure = crystal.structure
+    atoms = Atoms(
+        symbols=[site.specie.symbol for site in structure],
+        positions=structure.cart_coords,
+        cell=structure.lattice.matrix,
+        pbc=True,
+        info={"index": crystal.index, **_info(plain(crystal.conditions))},
+    )
+    for name, array in values.items():
+        column = _PYMATGEN_AS_ASE.get(name, name) if array.ndim == 1 else name
+        atoms.set_array(f"site_{name}" if column == name and name in _TAKEN_COLUMNS else column, array)
+    buffer = io.StringIO()
+    write_xyz(buffer, [atoms], write_results=False)
+    return buffer.getvalue()
+
+
+def _info(conditions: dict[str, Any]) -> dict[str, Any]:
+    """Conditions such that ASE reads back what was written.
+
+    ASE would take the chemical system 'F' for False and '1' for a number; such values are written as JSON. What ASE
+    cannot carry at all (a text with line breaks) stands in the JSON lines only.
+    """
+    info = {}
+    for key, value in conditions.items():
+        name = f"condition_{key}" if key in _TAKEN_INFO else key
+        for form in (value, "_JSON " + json.dumps(value, ensure_ascii=False)):
+            if form is not None and _survives(name, form, value):
+                info[name] = form
+                break
+    return info
+
+
+def _survives(name: str, form: Any, value: Any) -> bool:
+    text = key_val_dict_to_str({name: form})
+    if not text.isprintable():
+        return False
+    try:
+        return plain(key_val_str_to_dict(text)) == {name: value}
+    except ValueError:
+        return False
+
+
+def _cif_zip(crystals: list[Generated], values: list[dict[str, np.ndarray]]) -> bytes:
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w") as archive:
+        for crystal, arrays in zip(crystals, values, strict=True):
+            entry = ZipInfo(f"gen_{crystal.index}.cif", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, _cif(crystal.structure, arrays))
+    return buffer.getvalue()
+
+
+def _cif(structure: Structure, values: dict[str, np.ndarray]) -> str:
+    """A CIF in P 1; a site property with one number per site becomes a column, others are left out."""
+    columns = {f"site_{n}" if n in _TAKEN_CIF else n: v.tolist() for n, v in values.items() if v.ndim == 1}
+    bare = Structure(structure.lattice, structure.species, structure.frac_coords, site_properties=columns)
+    return str(CifWriter(bare, write_site_properties=bool(columns)))
+
+
+def _json_line(crystal: Generated, values: dict[str, np.ndarray]) -> str:
+    structure = crystal.structure.as_dict()
+    for i, site in enumerate(structure["sites"]):
+        site["properties"] = {name: array[i].tolist() for name, array in values.items()}
+    line = {
+        "index": crystal.index,
+        "batch": crystal.batch,
+        "structure": structure,
+        "conditions": plain(crystal.conditions),
+        "seed": crystal.seed,
+        "redraws": crystal.redraws,
+    }
+    return json.dumps(line, allow_nan=False, default=plain) + "\n"
+
+
+def parse_json_line(line: str | bytes) -> Generated:
+    """The crystal that a line of the JSON lines holds."""
+    fields = json.loads(line)
+    return Generated(**{**fields, "structure": Structure.from_dict(fields["structure"])})
+
+
+# -- many batches -----------------------------------------------------------------------------------------------------
+
+
+def join(name: str, parts: Iterable[bytes], target: IO[bytes]) -> None:
+    """Joins the files of several batches to one.
+
+    Args:
+        name: Which of `OUTPUT_NAMES`.
+        parts: Contents of the files in the order in which they shall stand.
+        target: A new file, open for writing at its start.
+    """
+    if name == CIF_ZIP_NAME:
+        _join_zips(parts, target)
+    else:
+        target.writelines(parts)
+
+
+def _join_zips(parts: Iterable[bytes], target: IO[bytes]) -> None:
+    """A zip is its members, one after another, and a directory at the end with their offsets."""
+    with ZipFile(target, "w") as joined:
+        for part in parts:
+            shift = target.tell()
+            with ZipFile(io.BytesIO(part)) as archive:
+                target.write(memoryview(part)[: archive.start_dir])
+                for entry in archive.infolist():
+                    entry.header_offset += shift
+                    joined.filelist.append(entry)
+                    joined.NameToInfo[entry.filename] = entry
+        joined.start_dir = target.tell()  # where closing writes the directory

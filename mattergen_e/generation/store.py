@@ -1,0 +1,346 @@
+"""The crash-safe store of a run: after k finished batches, k batches can be read, whenever the process ends.
+
+    <folder>/generated_crystals.extxyz     all crystals, a column for every site property (MatterGen's name)
+    <folder>/generated_crystals_cif.zip    gen_<index>.cif (MatterGen's name)
+    <folder>/generated_crystals.jsonl      a line per crystal: index, batch, structure, conditions, seed, redraws
+    <folder>/run.json                      command, settings, provenance, timings, counts, state (`RunRecord`)
+    <folder>/batches/batch_<number>.zip    a finished batch: its part of the three files and batch.json
+
+Batches are the truth: the other files are made anew from them after each batch and at each resume. Every file is
+written under a name of its own and renamed when it is complete. A lock file keeps a second process out; the lock goes
+with its process, so none is ever stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import sys
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+from zipfile import BadZipFile, ZipFile
+
+from mattergen_e.errors import UserError
+from mattergen_e.generation.folder import Lock, one_sentence, remove_temporary, replacing, sound
+from mattergen_e.generation.formats import (
+    JSONL_NAME,
+    OUTPUT_NAMES,
+    Generated,
+    batch_files,
+    join,
+    parse_json_line,
+    plain,
+)
+from mattergen_e.generation.records import (
+    RUN_NAME,
+    START_ANEW,
+    BatchRecord,
+    Resume,
+    RunRecord,
+    ShardRecord,
+    first_difference,
+    load_record,
+    short,
+)
+
+__all__ = ["BatchRecord", "Generated", "RunRecord", "RunStore", "load_record", "read_crystals"]
+
+BATCHES_FOLDER = "batches"
+BATCH_NAME = "batch.json"
+
+_BATCH_FILE = re.compile(r"batch_(\d{6,})\.zip")
+_BY_OVERRIDE = "(or sampler_partial.output.existing=... by --sampling_config_overrides)"
+
+
+def read_crystals(path: str | Path) -> list[Generated]:
+    """Reads the crystals of a run from its generated_crystals.jsonl; needs no lock.
+
+    Args:
+        path: The file, or the folder that holds it.
+
+    Raises:
+        UserError: If the file is missing or is not what this package writes.
+    """
+    path = Path(path)
+    path = path / JSONL_NAME if path.is_dir() else path
+    try:
+        with path.open("rb") as lines:
+            return [parse_json_line(line) for line in lines]
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: give the output folder of a run with a joint model.") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): resume the run, which makes the file anew.") from None
+
+
+class RunStore:
+    """Output folder of one run, held by this process until it is closed.
+
+    Attributes:
+        folder: The folder.
+        seed: Seed of the run; on a resume the one that the run began with.
+        done: Numbers of the finished batches.
+    """
+
+    def __init__(self, folder: Path, lock: Lock, record: RunRecord, shards: dict[int, ShardRecord]) -> None:
+        """Use `RunStore.open`."""
+        self.folder = folder
+        self.seed = record.seed
+        self.done = set(shards)
+        self._lock = lock
+        self._record = record
+        self._shards = shards
+        self._stale = False
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        existing: Literal["refuse", "resume", "overwrite"],
+        settings: dict[str, Any],
+        provenance: dict[str, Any],
+    ) -> Self:
+        """Begins or continues a run.
+
+        Args:
+            folder: Output folder; made if it does not exist. Files in it that are not the store's stay as they are.
+            existing: What to do with results that it holds. 'resume' begins a new run where there is none.
+            settings: What an interrupted run and its resume must agree in. The seed, if any, is under 'seed'; None
+                stands for a random one, or on a resume for the recorded one.
+            provenance: What else to write down: versions, checkpoint, hardware.
+
+        Raises:
+            UserError: If another process uses the folder, it holds results that may not be touched, the settings
+                differ from those of the run to be resumed, or a file is damaged or cannot be written.
+        """
+        folder = Path(folder)
+        with one_sentence(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with ExitStack() as stack:
+                lock = Lock(folder)
+                stack.callback(lock.release)
+                remove_temporary(folder)
+                remove_temporary(folder / BATCHES_FOLDER)
+                if existing == "overwrite":
+                    _remove_own(folder)
+                elif existing == "refuse":
+                    _refuse_results(folder)
+                resumed = existing == "resume" and _can_resume(folder)
+                store = cls(
+                    folder, lock, *(_resumed if resumed else _begun)(folder, plain(settings), plain(provenance))
+                )
+                store._save()
+                if resumed:
+                    store._refresh()
+                stack.pop_all()
+        return store
+
+    def write_batch(self, batch: int, crystals: list[Generated], *, seconds: float, dropped: int, failed: int) -> None:
+        """Writes a finished batch; when this returns, it is on the disk and in all output files.
+
+        Args:
+            batch: Number of the batch, from 0; not one of `done`.
+            crystals: Its crystals; none is a batch too.
+            seconds: Wall-clock time that it took, in s.
+            dropped: Number of degenerate draws.
+            failed: Number of crystals that are missing.
+
+        Raises:
+            ValueError: If the batch or an index was written before, or a number of a crystal is not finite.
+            UserError: If the files cannot be written.
+        """
+        indices = [crystal.index for crystal in crystals]
+        known = {index for shard in self._shards.values() for index in shard.indices}
+        if batch in self.done or len(set(indices)) < len(indices) or known & set(indices):
+            raise ValueError(f"batch {batch} or one of its crystals was written before: {indices}")
+        if any(crystal.batch != batch for crystal in crystals):
+            raise ValueError(f"crystals of other batches are handed over as batch {batch}")
+        record = BatchRecord(batch=batch, crystals=len(crystals), seconds=seconds, dropped=dropped, failed=failed)
+        shard = ShardRecord(record=record, indices=indices)
+        files = {**batch_files(crystals), BATCH_NAME: shard.model_dump_json().encode()}
+        with one_sentence(self.folder):
+            (self.folder / BATCHES_FOLDER).mkdir(exist_ok=True)
+            self._stale = True
+            with replacing(_shard_path(self.folder, batch)) as target, ZipFile(target, "w") as archive:
+                for name, content in files.items():
+                    archive.writestr(name, content)
+            self._shards[batch] = shard
+            self.done.add(batch)
+            self._refresh()
+            self._record.status, self._record.finished, self._record.outputs = "running", None, {}
+            self._save()
+
+    def finish(self) -> None:
+        """Marks the run as finished and records the hashes of its output files."""
+        with one_sentence(self.folder):
+            if self._stale or not all((self.folder / name).exists() for name in OUTPUT_NAMES):
+                self._refresh()
+            for name in OUTPUT_NAMES:
+                with (self.folder / name).open("rb") as file:
+                    self._record.outputs[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            self._record.status = "finished"
+            self._record.finished = self._record.finished or datetime.now(UTC)
+            self._save()
+
+    def read(self) -> list[Generated]:
+        """The crystals of all finished batches, in the order of their index."""
+        crystals = []
+        for batch in sorted(self.done):
+            crystals += map(parse_json_line, self._part(batch, JSONL_NAME).splitlines())
+        return sorted(crystals, key=lambda crystal: crystal.index)
+
+    def close(self) -> None:
+        """Releases the folder; a run that is not finished is marked as interrupted."""
+        if self._lock.released:
+            return
+        try:
+            with suppress(OSError, UserError):  # the reason to close may be a full disk
+                if self._stale:
+                    self._refresh()
+                if self._record.status != "finished":
+                    self._record.status = "interrupted"
+                    self._save()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _part(self, batch: int, name: str) -> bytes:
+        """A batch's part of an output file."""
+        path = _shard_path(self.folder, batch)
+        with sound(path), ZipFile(path) as archive:
+            return archive.read(name)
+
+    def _refresh(self) -> None:
+        """Makes the output files anew from the batches."""
+        self._stale = True
+        for name in OUTPUT_NAMES:
+            with replacing(self.folder / name) as target:
+                join(name, (self._part(batch, name) for batch in sorted(self.done)), target)
+        self._stale = False
+
+    def _save(self) -> None:
+        record = self._record
+        record.batches = [self._shards[batch].record for batch in sorted(self._shards)]
+        for name in ("crystals", "dropped", "failed"):
+            setattr(record, name, sum(getattr(batch, name) for batch in record.batches))
+        text = json.dumps(record.model_dump(mode="json"), indent=2, allow_nan=False, ensure_ascii=False)
+        with replacing(self.folder / RUN_NAME) as target:
+            target.write(text.encode() + b"\n")
+
+
+# -- beginning and resuming -------------------------------------------------------------------------------------------
+
+
+def _can_resume(folder: Path) -> bool:
+    """Whether there is a run to go on with; False if the folder holds no results at all."""
+    if (folder / RUN_NAME).exists():
+        return True
+    if _results(folder):
+        raise UserError(
+            f"{folder} cannot be resumed because it holds results without {RUN_NAME}, which are not a run of a joint "
+            f"model: give another output folder, or {START_ANEW} {_BY_OVERRIDE}."
+        )
+    return False
+
+
+def _refuse_results(folder: Path) -> None:
+    """Lets pass what holds no results, such as a run that ended before its first batch was finished."""
+    if (folder / RUN_NAME).exists():
+        with suppress(UserError):
+            if not _results(folder) and not load_record(folder).batches:
+                return
+        raise UserError(
+            f"{folder} already holds the results of a run: set MATTERGEN_E_EXISTING=resume to go on with it or "
+            f"MATTERGEN_E_EXISTING=overwrite to replace it {_BY_OVERRIDE}."
+        )
+    if _results(folder):
+        raise UserError(
+            f"{folder} already holds results, but no {RUN_NAME} to resume from: give another output folder, or set "
+            f"MATTERGEN_E_EXISTING=overwrite to replace them {_BY_OVERRIDE}."
+        )
+
+
+def _begun(
+    folder: Path, settings: dict[str, Any], provenance: dict[str, Any]
+) -> tuple[RunRecord, dict[int, ShardRecord]]:
+    seed = settings.pop("seed", None)
+    record = RunRecord(
+        status="running",
+        command=list(sys.argv),
+        started=datetime.now(UTC),
+        seed=secrets.randbits(31) if seed is None else seed,
+        settings=settings,
+        provenance=provenance,
+    )
+    return record, {}
+
+
+def _resumed(
+    folder: Path, settings: dict[str, Any], provenance: dict[str, Any]
+) -> tuple[RunRecord, dict[int, ShardRecord]]:
+    record = load_record(folder)
+    seed = settings.pop("seed", None)
+    difference = first_difference(record.settings, settings)
+    if difference is None and seed not in (None, record.seed):
+        difference = ("seed", record.seed, seed)
+    if difference is not None:
+        key, before, now = difference
+        raise UserError(
+            f"{folder} cannot be resumed because '{key}' was {short(before)} and is now {short(now)}: run with the "
+            f"former, give another output folder, or {START_ANEW} {_BY_OVERRIDE}."
+        )
+    shards = {batch: _check_shard(_shard_path(folder, batch)) for batch in _batches(folder)}
+    record.resumes.append(Resume(started=datetime.now(UTC), command=list(sys.argv), provenance=provenance))
+    if record.status != "finished" or set(shards) != {batch.batch for batch in record.batches}:
+        record.status, record.finished, record.outputs = "running", None, {}
+    return record, shards
+
+
+def _check_shard(path: Path) -> ShardRecord:
+    """The record inside a batch's file, after comparing the checksums of its content."""
+    with sound(path), ZipFile(path) as archive:
+        damaged = archive.testzip()
+        if damaged is not None or not set(OUTPUT_NAMES) <= set(archive.namelist()):
+            raise BadZipFile(f"{damaged or 'a part'} is not whole")
+        return ShardRecord.model_validate_json(archive.read(BATCH_NAME))
+
+
+# -- the folder -------------------------------------------------------------------------------------------------------
+
+
+def _shard_path(folder: Path, batch: int) -> Path:
+    return folder / BATCHES_FOLDER / f"batch_{batch:06d}.zip"
+
+
+def _batches(folder: Path) -> list[int]:
+    """Numbers of the batches that a folder holds."""
+    matches = (_BATCH_FILE.fullmatch(path.name) for path in (folder / BATCHES_FOLDER).glob("batch_*.zip"))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def _results(folder: Path) -> bool:
+    """Whether a folder holds results, be they of a run or MatterGen's own."""
+    return any((folder / name).exists() for name in OUTPUT_NAMES) or bool(_batches(folder))
+
+
+def _remove_own(folder: Path) -> None:
+    """Removes the store's files; run.json goes last, so that what is left after a crash is still a run."""
+    for name in OUTPUT_NAMES:
+        (folder / name).unlink(missing_ok=True)
+    for batch in _batches(folder):
+        _shard_path(folder, batch).unlink()
+    with suppress(OSError):
+        (folder / BATCHES_FOLDER).rmdir()
+    (folder / RUN_NAME).unlink(missing_ok=True)

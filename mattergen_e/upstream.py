@@ -1,0 +1,257 @@
+"""The one door to MatterGen: everything that reaches into it from outside stands here. No other file patches anything.
+
+Checked on MatterGen 1.0.3 (PyPI wheel and git checkout) with torch 2.15, pytorch-lightning 2.6 and hydra 1.3.8.
+`prepare()` is called by the Hydra search path plugin as soon as one of MatterGen's applications looks for a
+configuration, which each of its commands does before it builds or loads anything.
+
+| item | reason |
+| --- | --- |
+| `_repair_scale_factors` | the PyPI wheel lacks `common/gemnet/gemnet-dT.json`, without which `GemNetT()` raises |
+| `_allow_harmless_classes` | torch loads with `weights_only=True`; older checkpoints hold configuration containers |
+| `_say_hub_errors_in_one_sentence` | without a network, a published checkpoint ends in a page of traceback |
+| `_replace_draw_samples` | upstream writes structures only, at the very end, through fixed temporary names |
+| `register_property` | a condition must be in upstream's list before a dataset or an embedding is built |
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mattergen_e.errors import UserError
+
+CHECKED_VERSION = "1.0.3"
+DATA = Path(__file__).parent / "upstream_data"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def prepare() -> None:
+    """Makes MatterGen complete and hooks the plugin in; does nothing the second time."""
+    _repair_scale_factors()
+    _allow_harmless_classes()
+    _say_hub_errors_in_one_sentence()
+    _replace_draw_samples()
+
+
+def exit_on_user_error(function: F) -> F:
+    """Inside one of MatterGen's commands, a `UserError` becomes one line on stderr and exit code 2.
+
+    Elsewhere (Python callers, our own command) the exception goes on as it is.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except UserError as error:
+            if not _is_mattergen_command():
+                raise
+            print(f"mattergen-e: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _is_mattergen_command() -> bool:
+    """Whether this process is mattergen-train, -finetune or -generate (or their modules run with -m)."""
+    name = Path(sys.argv[0]).name if sys.argv else ""
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return name.startswith("mattergen-") or (main is not None and main.name.startswith("mattergen.scripts."))
+
+
+# -- missing package data ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PackageData:
+    """One piece of MatterGen's package data: what it is, where MatterGen looks, and what takes its place."""
+
+    name: str
+    path: Path
+    carried: Path
+
+    @property
+    def present(self) -> bool:
+        """Whether MatterGen has its own."""
+        return self.path.exists()
+
+
+def package_data() -> list[PackageData]:
+    """What MatterGen needs besides code, in the order of its commands."""
+    spec = importlib.util.find_spec("mattergen")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("MatterGen is not installed: run `pip install --no-deps mattergen==1.0.3`.")
+    root = Path(next(iter(spec.submodule_search_locations)))
+    return [
+        PackageData("recipes (conf)", root / "conf", DATA / "conf"),
+        PackageData("sampling settings (sampling_conf)", root.parent / "sampling_conf", DATA / "sampling_conf"),
+        PackageData(
+            "GemNet scale factors",
+            root / "common/gemnet/gemnet-dT.json",
+            DATA / "package/common/gemnet/gemnet-dT.json",
+        ),
+    ]
+
+
+def _repair_scale_factors() -> None:
+    import mattergen.common.gemnet.gemnet as gemnet
+
+    # read as f"{MODELS_PROJECT_ROOT}/common/gemnet/gemnet-dT.json", and this module uses the root for nothing else
+    if not (Path(gemnet.MODELS_PROJECT_ROOT) / "common/gemnet/gemnet-dT.json").exists():
+        gemnet.MODELS_PROJECT_ROOT = DATA / "package"
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def _allow_harmless_classes() -> None:
+    """Containers of plain data only: none of them runs code when it is rebuilt."""
+    import collections
+    import pathlib
+    import typing
+
+    import numpy as np
+    import omegaconf.base
+    import omegaconf.nodes
+    import torch
+    from numpy.core.multiarray import scalar
+    from omegaconf import DictConfig, ListConfig
+
+    nodes = omegaconf.nodes
+    torch.serialization.add_safe_globals(
+        [
+            DictConfig,
+            ListConfig,
+            omegaconf.base.ContainerMetadata,
+            omegaconf.base.Metadata,
+            nodes.AnyNode,
+            nodes.StringNode,
+            nodes.IntegerNode,
+            nodes.FloatNode,
+            nodes.BooleanNode,
+            nodes.InterpolationResultNode,
+            collections.defaultdict,
+            collections.OrderedDict,
+            pathlib.PosixPath,
+            typing.Any,
+            dict,
+            list,
+            int,
+            float,
+            str,
+            bool,
+            tuple,
+            scalar,
+            np.dtype,
+            *(type(np.dtype(code)) for code in ("f4", "f8", "i4", "i8", "?")),
+        ]
+    )
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's content on the CPU, loaded with `weights_only=True`.
+
+    Raises:
+        UserError: If the file is missing, damaged, or holds more than weights and plain data.
+    """
+    import pickle
+
+    import torch
+
+    _allow_harmless_classes()
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: give the folder that holds config.yaml and checkpoints/.") from None
+    except pickle.UnpicklingError as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{path} is not a safe checkpoint ({first}): it holds objects other than weights and plain data, or is "
+            "damaged; take one from a source that you trust and save it with weights and plain data only."
+        ) from None
+    except (RuntimeError, EOFError, OSError) as error:
+        raise UserError(f"{path} cannot be read as a checkpoint ({error}): is it complete?") from None
+
+
+def _say_hub_errors_in_one_sentence() -> None:
+    import mattergen.common.utils.data_classes as data_classes
+
+    info = data_classes.MatterGenCheckpointInfo
+    original = info.from_hf_hub.__func__
+    if getattr(original, "_mattergen_e", False):
+        return
+
+    @functools.wraps(original)
+    @exit_on_user_error
+    def from_hf_hub(cls: type, model_name: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(cls, model_name, *args, **kwargs)
+        except Exception as error:  # requests, httpx and huggingface_hub each have their own families
+            module = type(error).__module__.split(".")[0]
+            if not isinstance(error, OSError) and module not in ("huggingface_hub", "requests", "httpx", "urllib3"):
+                raise
+            raise UserError(
+                f"the published checkpoint '{model_name}' is not on this machine and cannot be fetched from the "
+                f"Hugging Face hub ({type(error).__name__}): connect to the network once, or name a folder with "
+                "--model_path (mattergen-generate) or adapter.model_path (mattergen-finetune)."
+            ) from error
+
+    from_hf_hub._mattergen_e = True  # type: ignore[attr-defined]
+    info.from_hf_hub = classmethod(from_hf_hub)
+
+
+# -- generation -------------------------------------------------------------------------------------------------------
+
+
+def _replace_draw_samples() -> None:
+    """Generation by a `JointSampler` goes to `mattergen_e.generation`; by any other sampler to MatterGen."""
+    generator = sys.modules.get("mattergen.generator")
+    if generator is None or getattr(generator.draw_samples_from_sampler, "_mattergen_e", False):
+        return
+    original = generator.draw_samples_from_sampler
+
+    @functools.wraps(original)
+    @exit_on_user_error
+    def draw_samples_from_sampler(sampler: Any, *args: Any, **kwargs: Any) -> Any:
+        from mattergen_e.diffusion.sampler import JointSampler
+        from mattergen_e.generation.draw import draw
+
+        if isinstance(sampler, JointSampler):
+            return draw(sampler, *args, **kwargs)
+        fields = getattr(sampler.diffusion_module, "joint_fields", None)
+        if fields is not None:
+            raise UserError(
+                f"this model generates {', '.join(fields.descriptors)} together with the structure: add "
+                "--sampling_config_name=joint to the command."
+            )
+        return original(sampler, *args, **kwargs)
+
+    draw_samples_from_sampler._mattergen_e = True  # type: ignore[attr-defined]
+    generator.draw_samples_from_sampler = draw_samples_from_sampler
+
+
+# -- conditions -------------------------------------------------------------------------------------------------------
+
+
+def known_properties() -> list[str]:
+    """Names of the per-crystal properties that MatterGen can be conditioned on."""
+    from mattergen.common.utils.globals import PROPERTY_SOURCE_IDS
+
+    return list(PROPERTY_SOURCE_IDS)
+
+
+def register_property(name: str) -> None:
+    """Adds a per-crystal condition to MatterGen's list, which is shared by reference.
+
+    Never for a generated field: whatever the list names is taken for a condition.
+    """
+    from mattergen.common.utils.globals import PROPERTY_SOURCE_IDS
+
+    if name not in PROPERTY_SOURCE_IDS:
+        PROPERTY_SOURCE_IDS.append(name)
