@@ -44,15 +44,16 @@ class MatterGenESearchPath(SearchPathPlugin):
         if package is None:
             return
         # The application at hand is MatterGen's (or uses it): now, and only now, the heavy part of the plugin is due.
-        importlib.import_module("mattergen_e.upstream").prepare()
+        upstream = importlib.import_module("mattergen_e.upstream")
+        upstream.prepare()
 
         main = next((element for element in search_path.get_path() if element.provider == "main"), None)
         kind = _kind(main.path if main is not None else None)
         if main is not None and main.path is not None:
-            folder = main.path.removeprefix("file://")
-            carried = os.path.join(package, "upstream_data", "sampling_conf" if kind == "sampling" else "conf")
-            if not os.path.isdir(folder) and os.path.basename(folder) in ("conf", "sampling_conf"):
-                main.path = "file://" + carried
+            folder = os.path.realpath(main.path.removeprefix("file://"))
+            for piece in upstream.package_data():  # an application's own folder is never replaced
+                if not piece.present and os.path.realpath(piece.path) == folder:
+                    main.path = f"file://{piece.carried}"
         configs = _configs_folder(package)
         folder = os.path.join(configs, "sampling") if kind == "sampling" else configs
         search_path.append(provider=PROVIDER, path="file://" + folder)

@@ -60,8 +60,10 @@ def exit_on_user_error(function: F) -> F:
 
 def _is_mattergen_command() -> bool:
     """Whether this process is mattergen-train, -finetune or -generate (or their modules run with -m)."""
-    name = Path(sys.argv[0]).name if sys.argv else ""
+    name = Path(sys.argv[0]).stem if sys.argv else ""
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if name == "mattergen-e":  # our own command reports errors itself
+        return False
     return name.startswith("mattergen-") or (main is not None and main.name.startswith("mattergen.scripts."))
 
 

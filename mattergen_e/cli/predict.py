@@ -51,9 +51,9 @@ def predict(
 
 
 def accuracy(
-    cache: Annotated[Path, typer.Argument(help="Cache with labels, as written by `mattergen-e data build`.")],
+    source: Annotated[Path, typer.Argument(help="Cache written by `mattergen-e data build`, or labelled JSON lines.")],
     model_path: ModelPath,
-    split: Annotated[str, typer.Option(help="Split to compare on.")] = "test",
+    split: Annotated[str, typer.Option(help="Split of the cache to compare on.")] = "test",
     samples: Samples = 8,
     steps: Steps = 20,
     batch_size: BatchSize = 64,
@@ -64,12 +64,15 @@ def accuracy(
     """Measure how well a joint model predicts descriptors, beside the element-mean baseline."""
     from mattergen_e.console import accuracy_tables, stdout
     from mattergen_e.models import load_model
-    from mattergen_e.prediction.accuracy import measure
+    from mattergen_e.prediction.accuracy import measure, measure_file
 
     model = load_model(model_path)
-    results = measure(
-        model, cache, split=split, samples=samples, steps=steps, batch_size=batch_size, limit=limit, seed=seed
-    )
+    if source.is_file():
+        results = measure_file(model, source, model_path, samples=samples, steps=steps, limit=limit, seed=seed)
+    else:
+        results = measure(
+            model, source, split=split, samples=samples, steps=steps, batch_size=batch_size, limit=limit, seed=seed
+        )
     for table in accuracy_tables(results):
         stdout().print(table)
     if out is not None:

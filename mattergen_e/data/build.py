@@ -7,7 +7,6 @@ import math
 import shutil
 import sys
 import uuid
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -159,15 +158,23 @@ def _outcomes(
         return
     from joblib import Parallel, delayed
 
-    parallel = Parallel(n_jobs=jobs, return_as="generator", batch_size=1, pre_dispatch=f"{4 * jobs}")
-    results = parallel(delayed(process_chunk)(chunk, read, limits) for chunk in chunks)
+    stopped = False
+
+    def tasks() -> Iterator[Any]:
+        for chunk in chunks:
+            if stopped:
+                return
+            yield delayed(process_chunk)(chunk, read, limits)
+
+    parallel: Any = Parallel(n_jobs=jobs, return_as="generator", batch_size=1, pre_dispatch=f"{4 * jobs}")  # type: ignore[arg-type]
+    results = parallel(tasks())
     try:
         for outcomes in results:
             yield from outcomes
     finally:
-        with warnings.catch_warnings():  # joblib warns of tasks that a failure cancels
-            warnings.simplefilter("ignore")
-            results.close()
+        stopped = True
+        for _ in results:  # after a failure: what is under way ends, which loky bears better than being cancelled
+            pass
 
 
 def _n_jobs(jobs: int | None, n_entries: int) -> int:

@@ -71,7 +71,7 @@ class JointCrystalDataset(CrystalDataset):
             raise UserError(f"{folder} is not a split of a cache: give <cache>/train, <cache>/val or <cache>/test.")
         core = {name: load_array(folder / f"{name}.npy") for name in CORE_NAMES}
         _check_core(folder, core)
-        dataset = cls(
+        dataset: Any = cls(
             **core,
             properties={name: _load_property(folder, name, len(core["num_atoms"])) for name in properties or ()},
             site_values={name: open_sites(folder, name) for name in _names_in_cache(descriptors)},
@@ -98,10 +98,10 @@ class JointCrystalDataset(CrystalDataset):
         for name, values in self.site_values.items():
             fields[name] = torch.from_numpy(np.array(values[start:stop]))
             fields[f"{name}_batch"] = torch.zeros(stop - start, dtype=torch.long)
+        fields["atomic_numbers"] = torch.from_numpy(np.array(self.atomic_numbers[start:stop]))
         data = ChemGraph(
             pos=torch.from_numpy(self.pos[start:stop].astype(np.float32)) % 1.0,
             cell=torch.from_numpy(self.cell[index].astype(np.float32)).unsqueeze(0),
-            atomic_numbers=torch.from_numpy(np.array(self.atomic_numbers[start:stop])),
             num_atoms=num_atoms,
             num_nodes=num_atoms,
             **fields,

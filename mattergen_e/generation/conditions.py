@@ -107,4 +107,5 @@ class SeededConditionLoader:
 
 def seed_batch(seed: int, batch: int, redraw: int = 0) -> None:
     """Seeds torch for one batch, so that it does not depend on the batches before it."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, batch, redraw]).generate_state(1, np.uint64)[0] >> 1))
+    state = np.random.SeedSequence([seed, batch, redraw]).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0]) >> 1)

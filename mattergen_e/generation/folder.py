@@ -35,7 +35,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        with suppress(OSError):  # some file systems do not know it for folders
+            os.fsync(folder)
     finally:
         os.close(folder)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +92,9 @@ def site_values(structure: Structure) -> dict[str, np.ndarray]:
         ValueError: If a property is not one finite number, or the same number of finite numbers, per site.
     """
     arrays = {}
-    for name, values in structure.site_properties.items():
-        array = np.array(values, dtype=float)
+    # pymatgen's own `site_properties` comes in an order that changes from process to process
+    for name in dict.fromkeys(name for site in structure for name in site.properties):
+        array = np.array([site.properties.get(name) for site in structure], dtype=float)
         if array.ndim not in (1, 2) or not np.isfinite(array).all():
             raise ValueError(f"site property '{name}' must be finite and have one row per site; shape {array.shape}")
         arrays[name] = array
@@ -109,11 +111,14 @@ def batch_files(crystals: list[Generated]) -> dict[str, bytes]:
         ValueError: If a number of a crystal is not finite.
     """
     values = [site_values(crystal.structure) for crystal in crystals]
-    return {
-        EXTXYZ_NAME: "".join(map(_extxyz, crystals, values)).encode(),
-        CIF_ZIP_NAME: _cif_zip(crystals, values),
-        JSONL_NAME: "".join(map(_json_line, crystals, values)).encode(),
-    }
+    with warnings.catch_warnings():
+        # pymatgen sorts a formula by electronegativity, and warns of each noble gas
+        warnings.filterwarnings("ignore", message="No Pauling electronegativity")
+        return {
+            EXTXYZ_NAME: "".join(map(_extxyz, crystals, values)).encode(),
+            CIF_ZIP_NAME: _cif_zip(crystals, values),
+            JSONL_NAME: "".join(map(_json_line, crystals, values)).encode(),
+        }
 
 
 def _extxyz(crystal: Generated, values: dict[str, np.ndarray]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from pymatgen.core import Element
 from mattergen_e.data.cache import load_array, load_manifest, open_sites
 from mattergen_e.diffusion.prediction import predict_descriptors
 from mattergen_e.errors import UserError
+from mattergen_e.prediction.run import predict
+from mattergen_e.prediction.structures import NamedStructure, read_structures
+
+#: File in a model's folder with the element means of its training data.
+ELEMENT_MEANS = "element_means.json"
 
 
 @dataclass(frozen=True)
@@ -127,20 +133,30 @@ def measure(
             parts[name].append((numbers, batch[name].numpy(), p.mean.cpu().numpy(), p.std.cpu().numpy()))
     settings = {"samples": samples, "steps": steps, "seed": seed}
     return [
-        _accuracy(root, split, count, descriptor, [np.concatenate(x) for x in zip(*parts[name], strict=True)], settings)
+        _accuracy(
+            split,
+            count,
+            descriptor,
+            [np.concatenate(x) for x in zip(*parts[name], strict=True)],
+            train_means(root, name),
+            settings,
+        )
         for name, descriptor in descriptors.items()
     ]
 
 
 def _accuracy(
-    root: Path, split: str, crystals: int, descriptor: Any, arrays: list[np.ndarray], settings: Mapping[str, Any]
+    split: str,
+    crystals: int,
+    descriptor: Any,
+    arrays: list[np.ndarray],
+    means: Mapping[int, np.ndarray],
+    settings: Mapping[str, Any],
 ) -> Accuracy:
     numbers, truth, mean, std = arrays
-    train = root / "train"
-    means = element_means(np.asarray(load_array(train / "atomic_numbers.npy")), open_sites(train, descriptor.name))
     known = np.isfinite(truth).all(axis=1)
     if not known.any():
-        raise UserError(f"{root / split} has no labels of {descriptor.name}.")
+        raise UserError(f"the {split} crystals have no labels of {descriptor.name}.")
     numbers, truth, mean, std = numbers[known], truth[known], mean[known], std[known]
     guess = np.stack([means.get(int(z), means[0]) for z in numbers])
     error, baseline = np.abs(mean - truth).mean(axis=1), np.abs(guess - truth).mean(axis=1)
@@ -167,3 +183,134 @@ def _accuracy(
         ],
         settings=dict(settings),
     )
+
+
+def train_means(cache: str | Path, name: str) -> dict[int, np.ndarray]:
+    """Element means of a site value over a cache's training split."""
+    train = Path(cache) / "train"
+    return element_means(np.asarray(load_array(train / "atomic_numbers.npy")), open_sites(train, name))
+
+
+def save_means(path: str | Path, means: Mapping[str, Mapping[int, np.ndarray]]) -> None:
+    """Writes element means by descriptor and element symbol as JSON; the mean over all sites goes by 'all'."""
+    named = {
+        name: {("all" if z == 0 else Element.from_Z(z).symbol): np.round(v, 5).tolist() for z, v in by_z.items()}
+        for name, by_z in means.items()
+    }
+    Path(path).write_text(json.dumps(named, indent=1) + "\n")
+
+
+def load_means(path: str | Path) -> dict[str, dict[int, np.ndarray]]:
+    """Reads what `save_means` wrote.
+
+    Raises:
+        UserError: If the file is missing or of another form.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+        return {
+            name: {0 if s == "all" else Element(s).Z: np.asarray(v, float) for s, v in by_symbol.items()}
+            for name, by_symbol in content.items()
+        }
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: compare on a cache, whose training split gives the means.") from None
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path} does not hold element means: {error}") from error
+
+
+def measure_labelled(
+    model: Any,
+    crystals: Sequence[LabelledStructure],
+    means: Mapping[str, Mapping[int, np.ndarray]],
+    *,
+    samples: int = 8,
+    steps: int = 20,
+    seed: int = 0,
+) -> list[Accuracy]:
+    """Compares predictions with labelled structures outside a cache.
+
+    Args:
+        model: A joint model.
+        crystals: Structures with labels.
+        means: Element means by descriptor, of the model's training data.
+        samples: Samples per crystal.
+        steps: Reverse steps per sample.
+        seed: Seed of the samples.
+
+    Returns:
+        One entry per descriptor of the model that has labels.
+
+    Raises:
+        UserError: If no crystal has a label of any of the model's descriptors.
+    """
+    predictions = list(predict(model, [c.named for c in crystals], samples=samples, steps=steps, seed=seed))
+    settings = {"samples": samples, "steps": steps, "seed": seed}
+    results = []
+    for name, descriptor in getattr(model, "descriptors", {}).items():
+        pairs = [(c, p) for c, p in zip(crystals, predictions, strict=True) if name in c.labels]
+        if not pairs or name not in means:
+            continue
+        arrays = [
+            np.concatenate([np.asarray(c.named.structure.atomic_numbers) for c, _ in pairs]),
+            np.concatenate([c.labels[name] for c, _ in pairs]),
+            np.concatenate([p.mean[name] for _, p in pairs]),
+            np.concatenate([p.std[name] for _, p in pairs]),
+        ]
+        results.append(_accuracy("given", len(pairs), descriptor, arrays, means[name], settings))
+    if not results:
+        raise UserError("none of the crystals has a label of the model's descriptors.")
+    return results
+
+
+def measure_file(
+    model: Any,
+    path: str | Path,
+    model_path: str | Path,
+    *,
+    samples: int = 8,
+    steps: int = 20,
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[Accuracy]:
+    """As `measure_labelled`, for a JSON lines file; the element means come from the model's folder.
+
+    Raises:
+        UserError: If the file or the means cannot be read.
+    """
+    means = load_means(Path(model_path) / ELEMENT_MEANS)
+    crystals = read_labelled(path, getattr(model, "descriptors", {}))[:limit]
+    return measure_labelled(model, crystals, means, samples=samples, steps=steps, seed=seed)
+
+
+@dataclass(frozen=True)
+class LabelledStructure:
+    """A structure with known site values by name, each of shape (n_sites, dim)."""
+
+    named: NamedStructure
+    labels: dict[str, np.ndarray]
+
+
+def read_labelled(path: str | Path, names: Iterable[str]) -> list[LabelledStructure]:
+    """Reads labelled structures from JSON lines: {"id", "structure", "<name>": [value per site]}.
+
+    Raises:
+        UserError: If the file cannot be read or a label does not fit its structure.
+    """
+    found = []
+    wanted = list(names)
+    named = read_structures([path])
+    lines = [line for line in Path(path).read_text().splitlines() if line.strip()]
+    for item, line in zip(named, lines, strict=True):
+        entry = json.loads(line)
+        labels = {}
+        for name in wanted:
+            if name not in entry:
+                continue
+            values = np.asarray(entry[name], dtype=float).reshape(len(entry[name]), -1)
+            if len(values) != len(item.structure):
+                raise UserError(
+                    f"{path}, '{item.id}': {name} has {len(values)} values for {len(item.structure)} sites."
+                )
+            labels[name] = values
+        found.append(LabelledStructure(item, labels))
+    return found

@@ -68,6 +68,15 @@ def test_the_result_does_not_depend_on_the_number_of_processes(tmp_path, bader_f
     assert one.model_copy(update={"created": two.created}) == two
 
 
+def test_strict_stops_with_several_processes(tmp_path, crystals, make_entry, write, monkeypatch):
+    monkeypatch.setattr(build_module, "CHUNK", 2)
+    entries = [make_entry(f"m-{i}", crystals["CsCl"], split="?" if i == 3 else None) for i in range(60)]
+    path = write(tmp_path / "x.jsonl", entries)
+    with pytest.raises(UserError, match=r"x.jsonl:4 \(m-3\): the split '\?'"):
+        build_cache([path], tmp_path / "out", jobs=2, strict=True)
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
 def test_same_arrays_as_mattergen(tmp_path, crystals, real_data):
     import gzip
 
@@ -170,7 +179,7 @@ def test_text_properties_must_be_complete(tmp_path, crystals, make_entry, write)
     manifest = build_cache([path], tmp_path / "b", jobs=1)
     assert not manifest.properties["space_group"].written
     assert not list((tmp_path / "b").rglob("space_group.json"))
-    with pytest.raises(UserError, match="'space_group' .* known for 1 of 2 crystals: a text must be known for all"):
+    with pytest.raises(UserError, match=r"'space_group' .* known for 1 of 2 crystals: a text must be known for all"):
         build_cache([path], tmp_path / "c", jobs=1, properties=["space_group"])
 
 

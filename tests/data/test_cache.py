@@ -108,13 +108,13 @@ def test_open_sites(cache):
 
 def test_nothing_is_unpickled(tmp_path):
     np.save(tmp_path / "x.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match="x.npy is not a plain array"):
+    with pytest.raises(UserError, match=r"x.npy is not a plain array"):
         load_array(tmp_path / "x.npy", mmap=False)
-    with pytest.raises(UserError, match="x.npy is not a plain array"):
+    with pytest.raises(UserError, match=r"x.npy is not a plain array"):
         load_array(tmp_path / "x.npy")
     (tmp_path / "y.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(UserError, match="y.npy is not a plain array"):
+    with pytest.raises(UserError, match=r"y.npy is not a plain array"):
         load_array(tmp_path / "y.npy")
     (tmp_path / "z.npy").write_bytes(b"")
-    with pytest.raises(UserError, match="z.npy is not a plain array"):
+    with pytest.raises(UserError, match=r"z.npy is not a plain array"):
         load_array(tmp_path / "z.npy")

@@ -1,0 +1,1 @@
+"""What a training run needs besides the model and the data: a seed and a record of what made it."""

@@ -1,0 +1,234 @@
+"""Real crystals and tiny models that the tests share; nothing heavy is imported before a fixture is asked for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+#: A denoiser of about ten thousand parameters; every number is far below those of the recipes.
+TINY = (
+    "lightning_module.diffusion_module.model.hidden_dim=16",
+    *(
+        f"lightning_module.diffusion_module.model.gemnet.{key}={value}"
+        for key, value in {
+            "emb_size_edge": 16,
+            "emb_size_trip": 8,
+            "emb_size_rbf": 8,
+            "emb_size_cbf": 8,
+            "emb_size_bil_trip": 8,
+            "num_spherical": 3,
+            "num_radial": 6,
+            "num_blocks": 1,
+            "cutoff": 5.0,
+            "max_neighbors": 12,
+            "max_cell_images_per_dim": 2,
+        }.items()
+    ),
+    "lightning_module.diffusion_module.corruption.discrete_corruptions.atomic_numbers.d3pm.schedule.num_steps=10",
+)
+
+#: Bader charges of the size that density functionals give for these solids, before they are shifted to neutrality.
+CHARGES: dict[str, dict[str, float]] = {
+    "NaCl": {"Na": 0.86, "Cl": -0.86},
+    "CsCl": {"Cs": 0.83, "Cl": -0.83},
+    "MgO": {"Mg": 1.71, "O": -1.71},
+    "ZnS": {"Zn": 0.87, "S": -0.87},
+    "TiO2": {"Ti": 2.05, "O": -1.02},
+    "BaTiO3": {"Ba": 1.57, "Ti": 2.14, "O": -1.24},
+    "Li2O": {"Li": 0.88, "O": -1.75},
+    "Mg2Si": {"Mg": 1.36, "Si": -2.72},
+}
+
+
+def _conventional_cells() -> dict[str, Any]:
+    from pymatgen.core import Lattice, Structure
+
+    make = Structure.from_spacegroup
+    cubic, tetragonal, hexagonal = Lattice.cubic, Lattice.tetragonal, Lattice.hexagonal
+    return {
+        "NaCl": make("Fm-3m", cubic(5.69), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]),
+        "CsCl": make("Pm-3m", cubic(4.12), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]),
+        "MgO": make("Fm-3m", cubic(4.21), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]),
+        "ZnS": make("P6_3mc", hexagonal(3.82, 6.26), ["Zn", "S"], [[1 / 3, 2 / 3, 0], [1 / 3, 2 / 3, 0.375]]),
+        "TiO2": make("P4_2/mnm", tetragonal(4.59, 2.96), ["Ti", "O"], [[0, 0, 0], [0.305, 0.305, 0]]),
+        "BaTiO3": make(
+            "P4mm",
+            tetragonal(3.99, 4.04),
+            ["Ba", "Ti", "O", "O"],
+            [[0, 0, 0], [0.5, 0.5, 0.515], [0.5, 0.5, 0.975], [0.5, 0, 0.485]],
+        ),
+        "Li2O": make("Fm-3m", cubic(4.62), ["Li", "O"], [[0.25, 0.25, 0.25], [0, 0, 0]]),
+        "Mg2Si": make("Fm-3m", cubic(6.35), ["Mg", "Si"], [[0.25, 0.25, 0.25], [0, 0, 0]]),
+    }
+
+
+@pytest.fixture(scope="session")
+def solids() -> dict[str, Any]:
+    """Eight solids in the cell that MatterGen trains on, with neutral charges as site property `bader_charge`."""
+    from mattergen_e.data.alignment import reduce_cell
+
+    found = {}
+    for name, conventional in _conventional_cells().items():
+        structure = reduce_cell(conventional)
+        charges = np.array([CHARGES[name][site.specie.symbol] for site in structure])
+        structure.add_site_property("bader_charge", (charges - charges.mean()).tolist())
+        found[name] = structure
+    return found
+
+
+@pytest.fixture(scope="session")
+def conventional() -> dict[str, Any]:
+    """The same solids in their conventional cells, as a file would have them."""
+    return _conventional_cells()
+
+
+@pytest.fixture(scope="session")
+def to_batch() -> Callable[..., Any]:
+    """Makes a collated batch of structures, with their site properties of the given names, as the data loader does."""
+    import torch
+    from mattergen.common.data.collate import collate
+
+    from mattergen_e.prediction.run import to_graph
+
+    def make(structures: Sequence[Any], fields: Sequence[str] = ("bader_charge",), **properties: Sequence[float]) -> Any:
+        graphs = []
+        for i, structure in enumerate(structures):
+            extra: dict[str, Any] = {}
+            for name in fields:
+                values = np.array(structure.site_properties[name], dtype=np.float32)
+                extra[name] = torch.from_numpy(values.reshape(len(structure), -1))
+                extra[f"{name}_batch"] = torch.zeros(len(structure), dtype=torch.long)
+            extra |= {name: torch.tensor(values[i], dtype=torch.float) for name, values in properties.items()}
+            graphs.append(to_graph(structure).replace(**extra))
+        return collate(graphs)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., Any]:
+    """Composes a recipe as MatterGen's commands do: from MatterGen's own folder, found through the search path plugin.
+
+    `sampling=True` looks where `mattergen-generate` looks for --sampling_config_name.
+    """
+    import hydra
+    import mattergen  # noqa: F401 (the plugin wakes up in MatterGen's applications only)
+    from hydra.core.global_hydra import GlobalHydra
+
+    from mattergen_e.upstream import package_data
+
+    folders = {item.path.name: str(item.path) for item in package_data()}
+
+    def make(name: str, *overrides: str, sampling: bool = False) -> Any:
+        GlobalHydra.instance().clear()
+        folder = folders["sampling_conf" if sampling else "conf"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with hydra.initialize_config_dir(folder, version_base="1.1"):
+                return hydra.compose(name, overrides=list(overrides))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def _recipe(compose: Callable[..., Any]) -> Any:
+    import torch
+
+    from mattergen_e import upstream
+
+    torch.set_num_threads(1)
+    recipe = compose("joint_scratch", "data_module.root_dir=unused", *TINY)
+    upstream.prepare()
+    return recipe
+
+
+@pytest.fixture(scope="session")
+def make_module(_recipe: Any) -> Callable[..., Any]:
+    """Makes MatterGen's tiny diffusion module, without descriptors.
+
+    `adapter=True` takes the denoiser that `mattergen-finetune` makes, with the band gap as a condition. The rest are
+    changes of the denoiser's `gemnet` section. The same seed gives the same weights.
+    """
+    import torch
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf, open_dict
+
+    gap = OmegaConf.load(REPOSITORY / "configs/adapter_property/dft_band_gap.yaml")
+
+    def make(*, adapter: bool = False, seed: int = 0, steps: int = 10, hidden_dim: int = 16, **gemnet: Any) -> Any:
+        recipe = deepcopy(_recipe)
+        section = recipe.lightning_module.diffusion_module
+        with open_dict(recipe):
+            section.corruption.discrete_corruptions.atomic_numbers.d3pm.schedule.num_steps = steps
+            section.model.hidden_dim = hidden_dim
+            section.model.gemnet.update(gemnet)
+            if adapter:
+                section.model._target_ = "mattergen.adapter.GemNetTAdapter"
+                section.model.property_embeddings_adapt = gap
+                section.model.gemnet._target_ = "mattergen.common.gemnet.gemnet_ctrl.GemNetTCtrl"
+                section.model.gemnet.condition_on_adapt = ["dft_band_gap"]
+        torch.manual_seed(seed)
+        module = instantiate(section)
+        if adapter:
+            embedding = module.model.property_embeddings_adapt["dft_band_gap"]
+            embedding.fit_scaler(torch.tensor([0.0, 2.0, 4.0]))
+        return module.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_joint(make_module: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a tiny joint model: `descriptors` by name, Bader charges by default; keywords go to `make_module`.
+
+    Random weights take the place of the zeros that embeddings and heads start from, unless `fresh`.
+    """
+    import torch
+
+    from mattergen_e.descriptors import BaderCharge, Descriptor
+    from mattergen_e.diffusion.joint import JointDiffusionLightningModule
+
+    def make(
+        descriptors: Mapping[str, Descriptor] | None = None,
+        *,
+        fresh: bool = False,
+        shares: Mapping[str, float] | None = None,
+        **module: Any,
+    ) -> Any:
+        model = JointDiffusionLightningModule(
+            diffusion_module=make_module(**module),
+            descriptors=descriptors or {"bader_charge": BaderCharge()},
+            shares=shares,
+        )
+        if not fresh:
+            with torch.random.fork_rng():
+                torch.manual_seed(7)
+                fields = model.diffusion_module.joint_fields
+                for network in (*fields.embeddings.values(), *fields.heads.values()):
+                    torch.nn.init.normal_(network[-1].weight, std=0.5)
+                    torch.nn.init.normal_(network[-1].bias, std=0.5)
+                if module.get("adapter"):
+                    for layers in model.diffusion_module.model.gemnet.cond_mixin_layers.values():
+                        for layer in layers:
+                            torch.nn.init.normal_(layer.weight, std=0.5)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def no_noise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Takes the random numbers out of torch: every normal number is zero."""
+    import torch
+
+    monkeypatch.setattr(torch, "randn_like", lambda x, **_: torch.zeros_like(x))
+    monkeypatch.setattr(torch, "randn", lambda *size, **options: torch.zeros(*size, **options))
+    yield

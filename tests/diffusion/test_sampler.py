@@ -1,0 +1,302 @@
+"""The whole sampling loop of MatterGen with the descriptors that the model brings."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from mattergen.diffusion.lightning_module import DiffusionLightningModule
+
+from mattergen_e.descriptors import BaderCharge, Descriptor, Dummy
+from mattergen_e.diffusion.predictors import DescriptorPredictor
+from mattergen_e.diffusion.sampler import JointSampler, OutputSettings
+from mattergen_e.errors import UserError
+from mattergen_e.generation.conditions import SeededConditionLoader
+
+FIELDS = ("pos", "cell", "atomic_numbers")
+SIZES = [2, 5, 3, 8]
+
+
+@pytest.fixture(scope="module")
+def settings(compose):
+    return compose("joint", sampling=True)
+
+
+@pytest.fixture(scope="module")
+def make_sampler(settings):
+    def make(model, **changes):
+        return instantiate(settings.sampler_partial)(pl_module=model, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def conditions():
+    def make(sizes=SIZES, **properties):
+        return SeededConditionLoader(len(sizes), len(sizes), properties=properties).make(np.array(sizes))
+
+    return make
+
+
+def sample(sampler, conditions, seed=0):
+    torch.manual_seed(seed)
+    return sampler.sample(conditions)
+
+
+def totals(batch, name="bader_charge"):
+    sites = batch.get_batch_idx("pos").numpy()
+    return np.bincount(sites, weights=batch[name][:, 0].double().numpy())
+
+
+@pytest.mark.parametrize("steps", [10, 20])
+def test_charges_are_neutral_at_the_end(make_joint, make_sampler, conditions, steps):
+    model = make_joint(steps=steps)
+    sampler = make_sampler(model)
+    assert isinstance(sampler, JointSampler) and sampler.N == steps
+    last, mean = sample(sampler, conditions())
+    for batch in (last, mean):
+        assert np.abs(totals(batch)).max() < 1e-5
+        assert batch["bader_charge"].shape == (sum(SIZES), 1)
+        assert batch["bader_charge"].isfinite().all() and batch["bader_charge"].std() > 0.01
+        assert batch["pos"].isfinite().all() and batch["cell"].isfinite().all()
+    assert mean["num_atoms"].tolist() == SIZES
+    assert (mean["atomic_numbers"] <= 100).all()  # no site is left masked
+
+
+def test_without_its_constraint_the_sum_is_anything(make_joint, make_sampler, conditions):
+    """So that the test above is one of the constraint."""
+    model = make_joint({"bader_charge": Descriptor(name="bader_charge")})
+    _, mean = sample(make_sampler(model), conditions())
+    assert np.abs(totals(mean)).min() > 1e-3
+
+
+def test_same_seed_same_crystals(make_joint, make_sampler, conditions):
+    sampler = make_sampler(make_joint({"bader_charge": BaderCharge(), "dummy": Dummy()}))
+    first, again, other = (sample(sampler, conditions(), seed)[1] for seed in (1, 1, 2))
+    for name in (*FIELDS, "bader_charge", "dummy"):
+        assert torch.equal(first[name], again[name])
+        assert not torch.equal(first[name], other[name])
+
+
+def test_descriptor_steps_are_ours_and_guarded(make_joint, make_sampler):
+    sampler = make_sampler(make_joint({"bader_charge": BaderCharge(), "dos": Descriptor(name="dos", dim=4)}))
+    assert set(sampler._predictors) == {*FIELDS, "bader_charge", "dos"}
+    assert set(sampler._correctors) == {"pos", "cell"}
+    for name in ("bader_charge", "dos"):
+        step = sampler._predictors[name].step
+        assert isinstance(step, DescriptorPredictor) and step.descriptor.name == name
+    assert sampler._eps_t == pytest.approx(0.1)
+
+
+def test_number_of_steps_must_be_the_models(make_joint, make_sampler):
+    with pytest.raises(UserError, match="N is 7, but this model's atom types were trained with 10 steps"):
+        make_sampler(make_joint(), N=7)
+    assert make_sampler(make_joint(), N=10).N == 10
+
+
+def test_unknown_way_with_existing_results(make_joint, make_sampler):
+    with pytest.raises(UserError, match="existing is 'append': use 'refuse', 'resume' or 'overwrite'"):
+        make_sampler(make_joint(), output={"existing": "append"})
+    assert make_sampler(make_joint(), output=None).output == OutputSettings()
+
+
+def test_model_without_descriptors(make_module, make_sampler, conditions):
+    sampler = make_sampler(DiffusionLightningModule(diffusion_module=make_module()))
+    assert sampler.descriptors == {}
+    _, mean = sample(sampler, conditions())
+    assert mean["pos"].shape == (sum(SIZES), 3) and mean["pos"].isfinite().all()
+    assert "bader_charge" not in mean
+
+
+def test_structure_of_a_fresh_joint_model_is_that_of_its_base(make_module, make_joint, make_sampler, conditions):
+    """With a descriptor that comes last, and so draws its numbers last, the first network call sees the same noise."""
+    base = make_sampler(DiffusionLightningModule(diffusion_module=make_module()))
+    joint = make_sampler(make_joint({"zz": Dummy()}, fresh=True))
+    seen = []
+    for sampler in (base, joint):
+        original = sampler._diffusion_module.score_fn
+
+        def watch(x, t, original=original):
+            out = original(x, t)
+            seen.append((x, out))
+            return out
+
+        sampler._diffusion_module.score_fn = watch
+        sample(sampler, conditions())
+        first, seen = seen[0], []
+        if sampler is base:
+            expected = first
+    for name in FIELDS:
+        assert torch.equal(first[0][name], expected[0][name])
+        assert torch.equal(first[1][name], expected[1][name])
+
+
+def test_trajectories_hold_the_descriptors(make_joint, make_sampler, conditions):
+    sampler = make_sampler(make_joint())
+    torch.manual_seed(0)
+    _, mean, steps = sampler.sample_with_record(conditions())
+    assert len(steps) == 20  # ten steps of a corrector and a predictor each
+    assert all(step["bader_charge"].shape == mean["bader_charge"].shape for step in steps)
+
+
+def test_fields_of_the_conditions_are_made(make_joint, make_sampler, conditions):
+    sampler = make_sampler(make_joint({"bader_charge": BaderCharge(), "dos": Descriptor(name="dos", dim=4)}))
+    batch = sampler.with_fields(conditions())
+    assert batch["dos"].shape == (sum(SIZES), 4) and not batch["dos"].any()
+    assert torch.equal(batch.get_batch_idx("bader_charge"), batch.get_batch_idx("pos"))
+    given = batch.replace(bader_charge=torch.ones(sum(SIZES), 1))
+    assert torch.equal(sampler.with_fields(given)["bader_charge"], torch.ones(sum(SIZES), 1))
+
+
+# -- guidance ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def adapter(make_joint):
+    return make_joint(adapter=True)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 2.0])
+def test_guided_sampling_runs(adapter, make_sampler, conditions, scale):
+    _, mean = sample(make_sampler(adapter, guidance_scale=scale), conditions(dft_band_gap=2.5))
+    assert np.abs(totals(mean)).max() < 1e-5
+    assert all(mean[name].isfinite().all() for name in ("pos", "cell", "bader_charge"))
+
+
+def test_guidance_extrapolates_from_the_unconditional_score(adapter, make_sampler, conditions, solids, to_batch):
+    """s = (1 - w) s(x) + w s(x | y), for the descriptor as for the structure."""
+    batch = to_batch(list(solids.values()), dft_band_gap=[3.0] * 8)
+    t = torch.full((8,), 0.5)
+    scores = {}
+    for scale in (0.0, 1.0, 2.0):
+        with torch.no_grad():
+            scores[scale] = make_sampler(adapter, guidance_scale=scale)._score_fn(batch, t)
+    for name in ("bader_charge", "pos", "cell"):
+        assert not torch.allclose(scores[0.0][name], scores[1.0][name], atol=1e-4)
+        expected = 2 * scores[1.0][name] - scores[0.0][name]
+        assert torch.allclose(scores[2.0][name], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_condition_matters_only_with_guidance(adapter, make_sampler, conditions):
+    for scale, matters in ((0.0, False), (2.0, True)):
+        sampler = make_sampler(adapter, guidance_scale=scale)
+        low, high = (sample(sampler, conditions(dft_band_gap=gap))[1] for gap in (0.0, 5.0))
+        assert torch.equal(low["bader_charge"], high["bader_charge"]) is not matters
+
+
+# -- crystals that fall apart -----------------------------------------------------------------------------------------
+
+
+def break_crystal(sampler, index, field, value, at=3):
+    """Makes one crystal's part of a field take a value after the given predictor step."""
+    step = sampler._predictors[field].step
+    original, calls = step.update_given_score, []
+
+    def broken(**arguments):
+        sample, mean = original(**arguments)
+        calls.append(None)
+        if len(calls) == at:
+            rows = arguments["batch_idx"] == index if arguments["batch_idx"] is not None else index
+            sample, mean = sample.clone(), mean.clone()
+            sample[rows] = value
+            mean[rows] = value
+        return sample, mean
+
+    step.update_given_score = broken
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("cell", math.nan), ("cell", 0.0), ("cell", 1e4), ("cell", math.inf), ("pos", math.nan), ("bader_charge", math.inf)],
+)
+def test_one_degenerate_crystal_does_not_take_the_others_along(make_joint, make_sampler, conditions, field, value):
+    sampler = make_sampler(make_joint())
+    break_crystal(sampler, 1, field, value)
+    _, mean = sample(sampler, conditions())
+    assert sampler.guard.parked.tolist() == [False, True, False, False]
+    assert all(mean[name].isfinite().all() for name in ("pos", "cell", "bader_charge"))
+    assert np.abs(totals(mean)).max() < 1e-5
+
+
+@pytest.mark.parametrize("field", ["cell", "pos", "bader_charge"])
+def test_network_that_fails_for_one_crystal_does_not_take_the_others_along(make_joint, make_sampler, conditions, field):
+    """Langevin steps are scaled with the average over the batch: one NaN would reach every crystal."""
+    model = make_joint()
+    sampler = make_sampler(model)
+    original, calls = model.diffusion_module.score_fn, []
+
+    def broken(x, t):
+        out = original(x, t)
+        calls.append(None)
+        if len(calls) != 6:
+            return out
+        sites = out.get_batch_idx(field)
+        values = out[field].clone()
+        values[1 if sites is None else sites == 1] = math.nan
+        return out.replace(**{field: values})
+
+    model.diffusion_module.score_fn = broken
+    _, mean = sample(sampler, conditions())
+    assert sampler.guard.parked.tolist() == [False, True, False, False]
+    assert all(mean[name].isfinite().all() for name in ("pos", "cell", "bader_charge"))
+
+
+def test_crystals_without_neighbours(make_joint, make_sampler, conditions, solids, to_batch):
+    """A cell that no pair of sites sees each other in, though its volume is not absurd: a thin needle's opposite."""
+    sampler = make_sampler(make_joint())
+    batch = to_batch(list(solids.values()))
+    cell = batch["cell"].clone()
+    cell[0] = torch.eye(3) * 12.0
+    lonely = batch.replace(cell=cell)
+    sampler.guard.begin(batch["num_atoms"])
+    assert sampler._without_neighbours(lonely).tolist() == [True] + [False] * 7
+
+
+def test_a_batch_of_lonely_crystals_goes_on(make_joint, make_sampler, conditions):
+    """MatterGen's network raises where no pair of sites of the batch is within the cutoff."""
+    sampler = make_sampler(make_joint())
+    batch = sampler.with_fields(conditions([2]))
+    batch = batch.replace(
+        pos=torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]),
+        cell=torch.eye(3)[None] * 12.0,
+        atomic_numbers=torch.tensor([11, 17]),
+    )
+    sampler.guard.begin(batch["num_atoms"])
+    with torch.no_grad():
+        score = sampler._score_fn(batch, torch.full((1,), 0.5))
+    assert sampler.guard.parked.tolist() == [True]
+    assert score["pos"].isfinite().all()
+
+
+def test_a_single_pair_of_neighbours_is_enough(make_joint, make_sampler, conditions):
+    """Two sites that see each other once make edges but no triplet of sites."""
+    sampler = make_sampler(make_joint())
+    batch = sampler.with_fields(conditions([2]))
+    edge = 5.5  # cutoff 5: no site sees its own images, and the second image of the other is 5.2 away
+    batch = batch.replace(
+        pos=torch.tensor([[0.0, 0.0, 0.0], [0.3 / edge, 0.0, 0.0]]),
+        cell=torch.eye(3)[None] * edge,
+        atomic_numbers=torch.tensor([11, 17]),
+    )
+    sampler.guard.begin(batch["num_atoms"])
+    assert not sampler.guard.cell(batch["cell"]).ne(batch["cell"]).any()
+    with torch.no_grad():
+        score = sampler._score_fn(batch, torch.full((1,), 0.5))
+    assert score["pos"].isfinite().all()
+
+
+def test_other_errors_are_not_swallowed(make_joint, make_sampler, solids, to_batch):
+    model = make_joint()
+    sampler = make_sampler(model)
+
+    def fails(x, t):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    model.diffusion_module.score_fn = fails
+    batch = to_batch(list(solids.values()))
+    sampler.guard.begin(batch["num_atoms"])
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        sampler._score_fn(batch, torch.full((8,), 0.5))
