@@ -27,7 +27,8 @@ ZINC_BLENDE = (216, [(0, 0, 0), (0.25, 0.25, 0.25)])
 FLUORITE = (225, [(0, 0, 0), (0.25, 0.25, 0.25)])
 CORUNDUM = (167, [(0, 0, 0.352), (0.306, 0, 0.25)])
 
-# Id, prototype, element of each kind of site, and lattice constants a (and c) in Å: experimental handbook values, rounded.
+# Id, prototype, element of each kind of site, and lattice constants a (and c) in Å: handbook values, rounded. Mg2Si is
+# the antifluorite: anion and cation of fluorite exchanged.
 CRYSTALS: tuple[tuple[str, tuple, tuple[str, ...], tuple[float, ...]], ...] = (
     ("NaCl", ROCK_SALT, ("Na", "Cl"), (5.64,)),
     ("MgSe", ROCK_SALT, ("Mg", "Se"), (5.46,)),
@@ -146,12 +147,12 @@ def run_density(work: Path, only: list[str], refinement: int) -> None:
     """
     from gpaw import KohnShamConvergenceError
 
-    for name, *prototype in CRYSTALS:
+    for name, prototype, elements, constants in CRYSTALS:
         folder = work / name
         if (only and name not in only) or (folder / "density.json").exists():
             continue
         try:
-            compute_density(folder, build_atoms(*prototype), refinement)
+            compute_density(folder, build_atoms(prototype, elements, constants), refinement)
         except (KohnShamConvergenceError, FileNotFoundError) as error:  # the latter: an element without a setup
             print(f"{name}: left out, {type(error).__name__}: {error}", file=sys.stderr)
         else:
@@ -200,6 +201,7 @@ def run_charges(work: Path, output: Path) -> None:
         work: Folder of the runs.
         output: The file to write.
     """
+    import numpy as np
     from pymatgen.core import Structure
 
     lines = []
@@ -209,7 +211,8 @@ def run_charges(work: Path, output: Path) -> None:
             print(f"{name}: no density", file=sys.stderr)
             continue
         run = json.loads((folder / "density.json").read_text(encoding="utf-8"))
-        structure = Structure(run["cell"], run["species"], run["positions"])
+        cell, positions = (np.round(run[key], 10) + 0.0 for key in ("cell", "positions"))  # + 0.0: no -0.0
+        structure = Structure(cell, run["species"], positions)
         try:
             charges = site_charges(folder, structure)
         except ValueError as error:

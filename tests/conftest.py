@@ -98,7 +98,9 @@ def to_batch() -> Callable[..., Any]:
 
     from mattergen_e.prediction.run import to_graph
 
-    def make(structures: Sequence[Any], fields: Sequence[str] = ("bader_charge",), **properties: Sequence[float]) -> Any:
+    def make(
+        structures: Sequence[Any], fields: Sequence[str] = ("bader_charge",), **properties: Sequence[float]
+    ) -> Any:
         graphs = []
         for i, structure in enumerate(structures):
             extra: dict[str, Any] = {}
@@ -220,6 +222,31 @@ def make_joint(make_module: Callable[..., Any]) -> Callable[..., Any]:
                         for layer in layers:
                             torch.nn.init.normal_(layer.weight, std=0.5)
         return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def steady() -> Callable[..., Any]:
+    """Makes an untrained model generate cells of ordinary density, and returns it.
+
+    The noise of the cell comes from the exact score of a narrow distribution around MatterGen's mean cube, plus a
+    little of the network's own; without, the cells of an untrained network grow beyond all bounds.
+    """
+
+    def make(model: Any) -> Any:
+        module = model.diffusion_module
+        sde = module.corruption.sdes["cell"]
+
+        def hook(denoiser: Any, args: tuple, kwargs: dict, output: Any) -> Any:
+            x, t = kwargs.get("x", args[0] if args else None), kwargs.get("t", args[1] if len(args) > 1 else None)
+            cell = x["cell"]
+            _, std = sde.marginal_prob(cell, t, batch=x)
+            noise = (cell - sde.get_limit_mean(cell, x)) / std
+            return output.replace(cell=-noise + 0.1 * output["cell"].tanh())
+
+        module.model.register_forward_hook(hook, with_kwargs=True)
+        return model
 
     return make
 

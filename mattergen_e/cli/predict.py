@@ -68,7 +68,9 @@ def accuracy(
 
     model = load_model(model_path)
     if source.is_file():
-        results = measure_file(model, source, model_path, samples=samples, steps=steps, limit=limit, seed=seed)
+        results = measure_file(
+            model, source, model_path, samples=samples, steps=steps, batch_size=batch_size, limit=limit, seed=seed
+        )
     else:
         results = measure(
             model, source, split=split, samples=samples, steps=steps, batch_size=batch_size, limit=limit, seed=seed

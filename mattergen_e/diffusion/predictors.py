@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,15 +49,16 @@ def reverse_time(t: float, dt: float, end: float) -> tuple[float, float]:
 class CrystalGuard:
     """Keeps every crystal of a batch in a state that the network can be evaluated on.
 
-    A crystal that becomes degenerate (non-finite numbers, a cell so large that no two sites see each other or so small
-    that it has no inverse) is parked: from then on its cell is a cube of ordinary density, and it is reported at the
-    end. The other crystals of the batch go on undisturbed.
+    A cell that grows so large that no two sites may see each other, or so small that it hardly has an inverse, is
+    scaled back to the bound and goes on. A crystal with non-finite numbers or without neighbours is parked: from then on
+    its cell is a cube of ordinary density, and it is reported at the end. The other crystals of the batch are not
+    touched.
     """
 
     #: Atoms per cubic angstrom of a parked crystal; an ordinary solid.
     parking_density = 0.0577
-    #: Volumes per site (cubic angstrom) below which a cell is called absurd.
-    least_volume = 0.05
+    #: Smallest volume per site in cubic angstrom.
+    least_volume = 0.5
 
     def __init__(self, cutoff: float) -> None:
         """Makes a guard for a network that sees neighbours within `cutoff` angstrom.
@@ -79,11 +81,15 @@ class CrystalGuard:
         self.parked |= crystals
 
     def cell(self, cell: torch.Tensor) -> torch.Tensor:
-        """Cells (n_crystals, 3, 3) with those of degenerate crystals replaced; marks them."""
+        """Cells (n_crystals, 3, 3) within the bounds of volume; crystals without a usable cell are parked."""
         finite = cell.isfinite().flatten(1).all(dim=1)
         volume = torch.linalg.det(torch.where(finite[:, None, None], cell, self.cube)).abs() / self.num_atoms
-        self.park(~finite | (volume > self.largest_volume) | (volume < self.least_volume))
-        return torch.where(self.parked[:, None, None], self.cube, cell)
+        self.park(~finite | ~volume.isfinite() | (volume <= 0))
+        bounded = volume.clamp(self.least_volume, self.largest_volume)
+        out = bounded != volume
+        scale = torch.where(out, (bounded / volume) ** (1 / 3), torch.ones_like(volume))
+        scaled = torch.where(out[:, None, None], cell * scale[:, None, None], cell)
+        return torch.where(self.parked[:, None, None], self.cube, scaled)
 
     def sites(self, x: torch.Tensor, batch_idx: torch.Tensor) -> torch.Tensor:
         """Values of sites (n_sites, ...) with non-finite ones replaced by random numbers; marks their crystals."""
@@ -91,6 +97,26 @@ class CrystalGuard:
         marked = torch.zeros(len(self.parked), device=x.device).index_add_(0, batch_idx, bad.float()) > 0
         self.park(marked)
         return torch.where(bad.reshape(-1, *[1] * (x.dim() - 1)), torch.rand_like(x), x)
+
+    def score(self, score: Any, fields: Sequence[str]) -> Any:
+        """Scores with all those of a crystal at zero if one of them is not finite; marks such crystals.
+
+        Langevin steps are scaled with an average over the batch, so that one such number would reach every crystal.
+        """
+        bad = torch.zeros_like(self.parked)
+        for name in fields:
+            rows = ~score[name].isfinite().flatten(1).all(dim=1)
+            sites = score.get_batch_idx(name)
+            bad |= rows if sites is None else torch.zeros_like(bad).index_put((sites[rows],), rows[rows])
+        if not bool(bad.any()):
+            return score
+        self.park(bad)
+        changes = {}
+        for name in fields:
+            sites = score.get_batch_idx(name)
+            keep = ~(bad if sites is None else bad[sites])
+            changes[name] = torch.where(keep.reshape(-1, *[1] * (score[name].dim() - 1)), score[name], 0.0)
+        return score.replace(**changes)
 
     def clean(self, name: str, x: torch.Tensor, batch_idx: torch.Tensor | None) -> torch.Tensor:
         """A field after a step, with degenerate crystals parked."""

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+from mattergen.denoiser import mask_disallowed_elements
 from mattergen.diffusion.lightning_module import DiffusionLightningModule
 from mattergen.diffusion.sampling.classifier_free_guidance import GuidedPredictorCorrector
 
@@ -79,6 +80,8 @@ class JointSampler(GuidedPredictorCorrector):
             UserError: If N contradicts the model.
         """
         module = pl_module.diffusion_module
+        if module.model.element_mask_func is None:  # mattergen-generate sets it; Python callers get the same
+            module.model.element_mask_func = mask_disallowed_elements
         trained = {c.N for c in module.corruption.discrete_corruptions.values()}
         if N is None:
             N = min(trained, default=1000)
@@ -118,7 +121,7 @@ class JointSampler(GuidedPredictorCorrector):
     def _score_fn(self, x: Any, t: torch.Tensor) -> Any:
         """The guided score; a crystal without neighbours is parked and the rest evaluated again."""
         try:
-            return super()._score_fn(x, t)
+            score = super()._score_fn(x, t)
         except (IndexError, RuntimeError) as error:
             if isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
@@ -126,20 +129,21 @@ class JointSampler(GuidedPredictorCorrector):
             if not bool((lonely & ~self.guard.parked).any()):
                 raise
             self.guard.park(lonely)
-            return super()._score_fn(x.replace(cell=self.guard.cell(x["cell"])), t)
+            score = super()._score_fn(x.replace(cell=self.guard.cell(x["cell"])), t)
+        return self.guard.score(score, self._multi_corruption.corrupted_fields)
 
     def _without_neighbours(self, x: Any) -> torch.Tensor:
-        """Which crystals have no pair of sites within the network's cutoff, shape (n_crystals,), bool."""
+        """Which crystals have no pair or no triplet of sites within the network's cutoff, shape (n_crystals,), bool."""
         gemnet = self._diffusion_module.model.gemnet
         lonely = []
         for i in range(len(x["num_atoms"])):
             sites = x.get_batch_idx("pos") == i
             cart = x["pos"][sites] @ x["cell"][i]
             try:
-                graph = gemnet.generate_interaction_graph(
+                edges, *_, triplets, _, _, _ = gemnet.generate_interaction_graph(
                     cart, x["cell"][i : i + 1], x["num_atoms"][i : i + 1], None, None, None
                 )
-                lonely.append(graph[0].shape[1] == 0)
+                lonely.append(edges.shape[1] == 0 or triplets.shape[0] == 0)
             except (IndexError, RuntimeError):
                 lonely.append(True)
         return torch.tensor(lonely, device=x["num_atoms"].device)

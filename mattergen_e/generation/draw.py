@@ -67,6 +67,12 @@ def draw(
     """
     conditions = dict(properties_to_condition_on or {})
     _check_conditions(sampler, conditions)
+    if conditions and sampler._guidance_scale == 0:
+        print(
+            "mattergen-e: a guidance factor of 0 generates as if no property was asked for: add "
+            "--diffusion_guidance_factor=2.0.",
+            file=sys.stderr,
+        )
     settings = _settings(sampler, condition_loader, conditions)
     store = None
     if output_path is not None:
@@ -172,7 +178,7 @@ def is_healthy(batch: Any, parked: torch.Tensor, largest_volume: float, fields: 
     cell = batch["cell"]
     finite = cell.isfinite().flatten(1).all(dim=1)
     volume = torch.linalg.det(torch.nan_to_num(cell)).abs() / batch["num_atoms"]
-    return finite & ~bad & ~parked & (volume >= LEAST_VOLUME) & (volume <= largest_volume)
+    return finite & ~bad & ~parked & (volume >= LEAST_VOLUME) & (volume <= 1.001 * largest_volume)
 
 
 def to_structures(batch: Any, descriptors: Mapping[str, Descriptor]) -> list[Structure | None]:

@@ -225,6 +225,7 @@ def measure_labelled(
     *,
     samples: int = 8,
     steps: int = 20,
+    batch_size: int = 64,
     seed: int = 0,
 ) -> list[Accuracy]:
     """Compares predictions with labelled structures outside a cache.
@@ -235,6 +236,7 @@ def measure_labelled(
         means: Element means by descriptor, of the model's training data.
         samples: Samples per crystal.
         steps: Reverse steps per sample.
+        batch_size: Crystals per network call.
         seed: Seed of the samples.
 
     Returns:
@@ -243,7 +245,8 @@ def measure_labelled(
     Raises:
         UserError: If no crystal has a label of any of the model's descriptors.
     """
-    predictions = list(predict(model, [c.named for c in crystals], samples=samples, steps=steps, seed=seed))
+    named = [c.named for c in crystals]
+    predictions = list(predict(model, named, samples=samples, steps=steps, batch_size=batch_size, seed=seed))
     settings = {"samples": samples, "steps": steps, "seed": seed}
     results = []
     for name, descriptor in getattr(model, "descriptors", {}).items():
@@ -269,6 +272,7 @@ def measure_file(
     *,
     samples: int = 8,
     steps: int = 20,
+    batch_size: int = 64,
     limit: int | None = None,
     seed: int = 0,
 ) -> list[Accuracy]:
@@ -279,7 +283,7 @@ def measure_file(
     """
     means = load_means(Path(model_path) / ELEMENT_MEANS)
     crystals = read_labelled(path, getattr(model, "descriptors", {}))[:limit]
-    return measure_labelled(model, crystals, means, samples=samples, steps=steps, seed=seed)
+    return measure_labelled(model, crystals, means, samples=samples, steps=steps, batch_size=batch_size, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -306,11 +310,14 @@ def read_labelled(path: str | Path, names: Iterable[str]) -> list[LabelledStruct
         for name in wanted:
             if name not in entry:
                 continue
-            values = np.asarray(entry[name], dtype=float).reshape(len(entry[name]), -1)
-            if len(values) != len(item.structure):
-                raise UserError(
-                    f"{path}, '{item.id}': {name} has {len(values)} values for {len(item.structure)} sites."
-                )
+            try:
+                values = np.asarray(entry[name], dtype=float)
+            except (TypeError, ValueError):
+                raise UserError(f"{path}, '{item.id}': {name} is not a list of numbers, one per site.") from None
+            if values.ndim == 0 or len(values) != len(item.structure):
+                count = len(values) if values.ndim else 0
+                raise UserError(f"{path}, '{item.id}': {name} has {count} values for {len(item.structure)} sites.")
+            values = values.reshape(len(values), -1)
             labels[name] = values
         found.append(LabelledStructure(item, labels))
     return found

@@ -39,8 +39,9 @@ class Provenance(pl.Callback):
         return self.before + time.monotonic() - self.begin
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock."""
+        """Starts the clock, and gives every process of a distributed run its own noise."""
         self.begin = time.monotonic()
+        pl.seed_everything(self.seed + trainer.global_rank, verbose=False)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

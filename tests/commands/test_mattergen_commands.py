@@ -178,3 +178,20 @@ def test_accuracy_and_export(run_command: Run, joint_model: Path, cache: Path, l
     assert {e["element"]: e["baseline"] > 0.1 for e in result["by_element"]}["O"]
     shown = run_command("mattergen-e", "accuracy", labels, *words)
     assert "element mean" in shown.stdout
+
+
+def test_python_callers_get_site_properties(run_command: Run, joint_model: Path, tmp_path: Path) -> None:
+    script = tmp_path / "caller.py"
+    script.write_text(
+        "from mattergen.common.utils.data_classes import MatterGenCheckpointInfo\n"
+        "from mattergen.generator import CrystalGenerator\n"
+        f"info = MatterGenCheckpointInfo({str(joint_model)!r}, load_epoch='last')\n"
+        "generator = CrystalGenerator(checkpoint_info=info, batch_size=3, num_batches=1, record_trajectories=False,\n"
+        "    sampling_config_name='joint', sampling_config_overrides=['condition_loader_partial.num_atoms=4'])\n"
+        f"structures = generator.generate(output_dir={str(tmp_path / 'out')!r})\n"
+        "assert structures, 'no crystal'\n"
+        "assert all(len(s.site_properties['bader_charge']) == 4 for s in structures)\n"
+        "print('crystals', len(structures))\n"
+    )
+    result = run_command(sys.executable, script, MATTERGEN_E_SEED="1")
+    assert "crystals" in result.stdout

@@ -74,7 +74,9 @@ def test_impossible_shares(shares):
         Shares(**shares)
 
 
-@pytest.mark.parametrize(("predict", "given"), [(0.3, 0.0), (0.25, 0.5), (0.0, 0.0), (1.0, 0.0), (0.5, 0.5), (0.0, 1.0)])
+@pytest.mark.parametrize(
+    ("predict", "given"), [(0.3, 0.0), (0.25, 0.5), (0.0, 0.0), (1.0, 0.0), (0.5, 0.5), (0.0, 1.0)]
+)
 def test_modes_come_in_the_shares_asked_for(predict, given):
     torch.manual_seed(0)
     n = 40_000

@@ -1,0 +1,88 @@
+"""Model folders: the card's schema, the ends of the loss curves, and what must not leave the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from mattergen_e.errors import UserError
+from mattergen_e.training.export import _loss_ends, export, read_card
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder of the form that MatterGen's commands leave."""
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    config = {
+        "lightning_module": {"_target_": "x", "descriptors": {}},
+        "data_module": {"root_dir": "/somewhere/secret", "properties": ["dft_band_gap"]},
+        "trainer": {"default_root_dir": "/somewhere/secret"},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    checkpoint = {
+        "state_dict": {"a": torch.arange(4.0), "b": torch.zeros(2, 3)},
+        "optimizer_states": [{"state": torch.zeros(1000)}],
+        "epoch": 4,
+        "global_step": 50,
+        "pytorch-lightning_version": "2.6.0",
+        "mattergen_e": {"seed": 7, "seconds": 1800.0, "versions": {"torch": "2"}, "hardware": {}, "data": None},
+    }
+    torch.save(checkpoint, folder / "checkpoints" / "last.ckpt")
+    rows = "epoch,loss_train_epoch,loss_val,step\n0,,9.5,3\n0,8.25,,3\n1,,4.5,6\n1,4.0,,6\n"
+    (folder / "metrics.csv").write_text(rows)
+    return folder
+
+
+def test_export_keeps_weights_and_drops_the_rest(run: Path, tmp_path: Path) -> None:
+    card = export(run, tmp_path / "model", notes={"name": "m", "licence": "MIT"})
+    assert card.parameters == 10
+    assert (card.training.epochs, card.training.steps, card.training.seed) == (5, 50, 7)
+    assert card.training.hours == 0.5
+    assert card.training.loss_last == {"loss_val": 4.5, "loss_train_epoch": 4.0}
+    loaded = torch.load(tmp_path / "model" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert torch.equal(loaded["state_dict"]["a"], torch.arange(4.0))
+    assert "optimizer_states" not in loaded
+    for file in ("config.yaml", "card.yaml"):
+        assert "secret" not in (tmp_path / "model" / file).read_text()
+    assert read_card(tmp_path / "model" / "card.yaml") == card
+
+
+def test_existing_folder_is_not_touched(run: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="--overwrite"):
+        export(run, target)
+    assert (target / "mine.txt").read_text() == "mine"
+
+
+def test_bad_notes_leave_nothing_behind(run: Path, tmp_path: Path) -> None:
+    before = sorted(p.name for p in tmp_path.iterdir())
+    with pytest.raises(UserError, match="notes for the card"):
+        export(run, tmp_path / "model", notes={"colour": "blue"})
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_missing_parts_are_named(run: Path, tmp_path: Path) -> None:
+    (run / "checkpoints" / "last.ckpt").unlink()
+    with pytest.raises(UserError, match="does not exist"):
+        export(run, tmp_path / "model")
+    (run / "config.yaml").unlink()
+    with pytest.raises(UserError, match=r"no config\.yaml"):
+        export(run, tmp_path / "model")
+
+
+def test_card_of_another_form_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "card.yaml").write_text("name: x\nsomething: else\n")
+    with pytest.raises(UserError, match="is not a model card"):
+        read_card(tmp_path / "card.yaml")
+    with pytest.raises(UserError, match="does not exist"):
+        read_card(tmp_path / "no.yaml")
+
+
+def test_loss_ends_of_no_file(tmp_path: Path) -> None:
+    assert _loss_ends(tmp_path / "metrics.csv") == ({}, {})
