@@ -212,7 +212,7 @@ def _say_hub_errors_in_one_sentence() -> None:
 
 
 def _replace_draw_samples() -> None:
-    """Generation by a `JointSampler` goes to `mattergen_e.generation`; by any other sampler to MatterGen."""
+    """A sampler with a `draw` of its own, as `JointSampler`, generates with that; any other with MatterGen's."""
     generator = sys.modules.get("mattergen.generator")
     if generator is None or getattr(generator.draw_samples_from_sampler, "_mattergen_e", False):
         return
@@ -221,11 +221,9 @@ def _replace_draw_samples() -> None:
     @functools.wraps(original)
     @exit_on_user_error
     def draw_samples_from_sampler(sampler: Any, *args: Any, **kwargs: Any) -> Any:
-        from mattergen_e.diffusion.sampler import JointSampler
-        from mattergen_e.generation.draw import draw
-
-        if isinstance(sampler, JointSampler):
-            return draw(sampler, *args, **kwargs)
+        own = getattr(sampler, "draw", None)
+        if own is not None:
+            return own(sampler, *args, **kwargs)
         fields = getattr(sampler.diffusion_module, "joint_fields", None)
         if fields is not None:
             raise UserError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -252,10 +252,9 @@ def steady() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def no_noise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the random numbers out of torch: every normal number is zero."""
     import torch
 
     monkeypatch.setattr(torch, "randn_like", lambda x, **_: torch.zeros_like(x))
     monkeypatch.setattr(torch, "randn", lambda *size, **options: torch.zeros(*size, **options))
-    yield

@@ -50,8 +50,8 @@ class CrystalGuard:
     """Keeps every crystal of a batch in a state that the network can be evaluated on.
 
     A cell that grows so large that no two sites may see each other, or so small that it hardly has an inverse, is
-    scaled back to the bound and goes on. A crystal with non-finite numbers or without neighbours is parked: from then on
-    its cell is a cube of ordinary density, and it is reported at the end. The other crystals of the batch are not
+    scaled back to the bound and goes on. A crystal with non-finite numbers or without neighbours is parked: from then
+    on its cell is a cube of ordinary density, and it is reported at the end. The other crystals of the batch are not
     touched.
     """
 

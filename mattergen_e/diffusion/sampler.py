@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -41,10 +41,18 @@ class JointSampler(GuidedPredictorCorrector):
         descriptors: The model's descriptors by field name.
         guard: Reports which crystals of the last batch became degenerate (`guard.parked`).
         output: What the command does with the results.
+        draw: What runs the batches and writes them, in place of MatterGen's function of that kind; the sampling
+            settings name it.
     """
 
     def __init__(
-        self, *, descriptors: Mapping[str, Descriptor], cutoff: float, output: OutputSettings, **arguments: Any
+        self,
+        *,
+        descriptors: Mapping[str, Descriptor],
+        cutoff: float,
+        output: OutputSettings,
+        draw: Callable[..., list] | None = None,
+        **arguments: Any,
     ) -> None:
         partials = dict(arguments.pop("predictor_partials") or {})
         for name, descriptor in descriptors.items():
@@ -52,6 +60,7 @@ class JointSampler(GuidedPredictorCorrector):
         super().__init__(predictor_partials=partials, **arguments)
         self.descriptors = dict(descriptors)
         self.output = output
+        self.draw = draw
         self.guard = CrystalGuard(cutoff)
         self._predictors = {k: Guarded(v, k, self.guard) for k, v in self._predictors.items()}
         self._correctors = {k: Guarded(v, k, self.guard) for k, v in self._correctors.items()}

@@ -33,7 +33,7 @@ def test_the_mean_alone_changes():
     out = BaderCharge().after_step(x, s=0.7, ds=0.01, batch_idx=SITES)
     shift = (x - out)[:, 0].numpy()
     for crystal in range(len(SIZES)):
-        assert np.ptp(shift[SITES == crystal]) < 1e-6
+        assert np.ptp(shift[crystal == SITES]) < 1e-6
 
 
 def test_a_crystal_does_not_feel_the_others():

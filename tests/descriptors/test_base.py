@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import FrozenInstanceError
 
@@ -61,7 +62,7 @@ def test_schedule_means_the_same_for_any_number_of_steps(until):
 
 def test_fraction_grows_and_stays_a_share():
     fractions = [per_step_fraction(i / 100, 0.01, 4.0, 1000) for i in range(101)]
-    assert all(0.0 <= a <= b <= 1.0 for a, b in zip(fractions, fractions[1:], strict=False))
+    assert all(0.0 <= a <= b <= 1.0 for a, b in itertools.pairwise(fractions))
 
 
 def test_scaling_without_shift():
