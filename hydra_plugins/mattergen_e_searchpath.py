@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -57,6 +58,21 @@ class MatterGenESearchPath(SearchPathPlugin):
         configs = _configs_folder(package)
         folder = os.path.join(configs, "sampling") if kind == "sampling" else configs
         search_path.append(provider=PROVIDER, path="file://" + folder)
+        for package_name, third_party in _third_party_configs():
+            search_path.append(provider=package_name, path="file://" + third_party)
+
+
+def _third_party_configs() -> Iterator[tuple[str, str]]:
+    """Folders `configs` of the packages that register descriptors, found without importing the packages."""
+    from importlib.metadata import entry_points
+
+    names = {point.module.split(".")[0] for point in entry_points(group="mattergen_e.descriptors")}
+    for name in sorted(names - {"mattergen_e"}):
+        spec = importlib.util.find_spec(name)
+        for place in (spec.submodule_search_locations or ()) if spec is not None else ():
+            folder = os.path.join(place, "configs")
+            if os.path.isdir(folder):
+                yield name, folder
 
 
 def _kind(main_path: str | None) -> str:

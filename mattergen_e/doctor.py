@@ -165,7 +165,7 @@ def _check_version(name: str, checked: SpecifierSet, required: SpecifierSet | No
     try:
         version = platform.python_version() if name == "python" else importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Finding("versions", name, "problem", "not installed", f"Install it: `pip install '{name}{checked}'`.")
+        return Finding("versions", name, "problem", "not installed", _install(name, checked))
     if required is not None and not required.contains(version, prereleases=True):
         return Finding(
             "versions", name, "problem", f"{version}, but {required} is required", _install(name, checked or required)
@@ -184,7 +184,8 @@ def _check_version(name: str, checked: SpecifierSet, required: SpecifierSet | No
 def _install(name: str, versions: SpecifierSet) -> str:
     if name == "python":
         return f"Make an environment with Python {versions}, e.g. `uv venv --python 3.12`."
-    return f"Install a checked version: `pip install '{name}{versions}'`."
+    alone = "--no-deps " if name == "mattergen" else ""  # its own requirements are on no registry
+    return f"Install a checked version: `pip install {alone}'{name}{versions}'`."
 
 
 # -- device -----------------------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def _allow_harmless_classes() -> None:
     import omegaconf.base
     import omegaconf.nodes
     import torch
-    from numpy.core.multiarray import scalar
+    from numpy.core.multiarray import scalar  # type: ignore[attr-defined]
     from omegaconf import DictConfig, ListConfig
 
     nodes = omegaconf.nodes
@@ -184,7 +184,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 def _say_hub_errors_in_one_sentence() -> None:
     import mattergen.common.utils.data_classes as data_classes
 
-    info = data_classes.MatterGenCheckpointInfo
+    info: Any = data_classes.MatterGenCheckpointInfo
     original = info.from_hf_hub.__func__
     if getattr(original, "_mattergen_e", False):
         return
@@ -213,7 +213,7 @@ def _say_hub_errors_in_one_sentence() -> None:
 
 def _replace_draw_samples() -> None:
     """A sampler with a `draw` of its own, as `JointSampler`, generates with that; any other with MatterGen's."""
-    generator = sys.modules.get("mattergen.generator")
+    generator: Any = sys.modules.get("mattergen.generator")
     if generator is None or getattr(generator.draw_samples_from_sampler, "_mattergen_e", False):
         return
     original = generator.draw_samples_from_sampler

@@ -25,6 +25,7 @@ class TimeFeatures(nn.Module):
     """Sines and cosines of a diffusion time in [0, 1], from half a period to 2**7 half periods."""
 
     dim = 16
+    frequencies: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,11 +89,11 @@ class JointFields(nn.Module):
         self.heads = nn.ModuleDict(
             {name: _mlp(hidden_dim + d.dim + n_time, hidden_dim, d.dim, 2) for name, d in self.descriptors.items()}
         )
-        self._noisy = None
+        self._noisy: Any = None
         self._times: tuple[torch.Tensor, dict[str, torch.Tensor]] | None = None
         self._features: torch.Tensor | None = None
 
-    def attach(self, denoiser: nn.Module) -> None:
+    def attach(self, denoiser: Any) -> None:
         """Hooks this module into a MatterGen denoiser (base or adapter)."""
         denoiser.register_forward_pre_hook(self._begin, with_kwargs=True)
         denoiser.gemnet.atom_emb.register_forward_hook(self._embed)
@@ -127,6 +128,7 @@ class JointFields(nn.Module):
 
     def _end(self, module: nn.Module, args: tuple, output):
         """After the denoiser: minus the predicted noise of each descriptor takes the field's place in the output."""
+        assert self._times is not None
         features = self.norm(self._features)
         predictions = {}
         for name, head in self.heads.items():

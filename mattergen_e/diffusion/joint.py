@@ -86,7 +86,7 @@ class Preparation:
 class JointCorruption(MultiCorruption):
     """MatterGen's corruptions with the descriptors', able to leave the structure or the descriptors clean."""
 
-    def __init__(self, base: MultiCorruption, descriptors: Mapping[str, Descriptor]) -> None:
+    def __init__(self, base: Any, descriptors: Mapping[str, Descriptor]) -> None:
         super().__init__(
             sdes={**base.sdes, **{name: d.corruption() for name, d in descriptors.items()}},
             discrete_corruptions=base.discrete_corruptions,
@@ -143,14 +143,14 @@ class FieldLossInMode:
         return torch.where(counts, loss, torch.zeros_like(loss)) * (len(counts) / counts.sum().clamp(min=1))
 
 
-def joint_loss(base: SummedFieldLoss, descriptors: Mapping[str, Descriptor]) -> SummedFieldLoss:
+def joint_loss(base: Any, descriptors: Mapping[str, Descriptor]) -> SummedFieldLoss:
     """MatterGen's sum of losses with a noise-prediction term for each descriptor (Okuda et al., eq. 4 and 5)."""
-    reduce = getattr(base, "reduce", "sum")
+    reduce: Any = getattr(base, "reduce", "sum")
     fresh = {
         name: partial(denoising_score_matching, reduce=reduce, model_target=ModelTarget.score_times_std)
         for name in descriptors
     }
-    losses = {name: FieldLossInMode(fn, name, None) for name, fn in base.loss_fns.items()}
+    losses: dict[str, Any] = {name: FieldLossInMode(fn, name, None) for name, fn in base.loss_fns.items()}
     losses |= {name: FieldLossInMode(fn, name, descriptors[name]) for name, fn in fresh.items()}
     return SummedFieldLoss(
         loss_fns=losses,
@@ -178,9 +178,10 @@ def attach(module: DiffusionModule, descriptors: Mapping[str, Descriptor], share
     taken = sorted(set(descriptors) & set(module.corruption.corrupted_fields))
     if taken:
         raise UserError(f"descriptor name '{taken[0]}' is taken by a field of the structure: choose another name.")
-    gemnet = module.model.gemnet
-    fields = JointFields(descriptors, hidden_dim=module.model.hidden_dim, atom_dim=gemnet.atom_emb.emb_size)
-    fields.attach(module.model)
+    denoiser: Any = module.model
+    width = denoiser.gemnet.atom_emb.emb_size
+    fields = JointFields(descriptors, hidden_dim=denoiser.hidden_dim, atom_dim=width)
+    fields.attach(denoiser)
     module.joint_fields = fields
     module.corruption = JointCorruption(module.corruption, descriptors)
     module.loss_fn = joint_loss(module.loss_fn, descriptors)

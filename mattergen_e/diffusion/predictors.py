@@ -25,7 +25,7 @@ class DescriptorPredictor(AncestralSamplingPredictor):
         x: torch.Tensor,
         t: torch.Tensor,
         dt: torch.Tensor,
-        batch_idx: torch.Tensor,
+        batch_idx: Any,
         score: torch.Tensor,
         batch: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -88,13 +88,12 @@ class JointSampler(GuidedPredictorCorrector):
         Raises:
             UserError: If N contradicts the model.
         """
-        module = pl_module.diffusion_module
+        module: Any = pl_module.diffusion_module
         if module.model.element_mask_func is None:  # mattergen-generate sets it; Python callers get the same
             module.model.element_mask_func = mask_disallowed_elements
-        trained = {c.N for c in module.corruption.discrete_corruptions.values()}
-        if N is None:
-            N = min(trained, default=1000)
-        elif trained and trained != {N}:
+        trained: set[int] = {c.N for c in module.corruption.discrete_corruptions.values()}
+        steps = min(trained, default=1000) if N is None else N
+        if trained and trained != {steps}:
             raise UserError(
                 f"sampler_partial.N is {N}, but this model's atom types were trained with {min(trained)} steps: "
                 "leave N out or set it to that number."
@@ -102,8 +101,8 @@ class JointSampler(GuidedPredictorCorrector):
         return cls(
             diffusion_module=module,
             device=pl_module.device,
-            N=N,
-            eps_t=1 / N if eps_t is None else eps_t,
+            N=steps,
+            eps_t=1 / steps if eps_t is None else eps_t,
             descriptors=getattr(pl_module, "descriptors", {}),
             cutoff=float(module.model.gemnet.cutoff),
             output=OutputSettings(**(output or {})),
@@ -143,7 +142,8 @@ class JointSampler(GuidedPredictorCorrector):
 
     def _without_neighbours(self, x: Any) -> torch.Tensor:
         """Which crystals have no pair or no triplet of sites within the network's cutoff, shape (n_crystals,), bool."""
-        gemnet = self._diffusion_module.model.gemnet
+        model: Any = self._diffusion_module.model
+        gemnet = model.gemnet
         lonely = []
         for i in range(len(x["num_atoms"])):
             sites = x.get_batch_idx("pos") == i

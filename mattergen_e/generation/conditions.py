@@ -85,7 +85,7 @@ class SeededConditionLoader:
 
     def make(self, num_atoms: np.ndarray) -> Any:
         """The batch of conditions that a sampler takes, for crystals of these numbers of sites."""
-        transforms = [SetProperty(name, value) for name, value in self.properties.items()]
+        transforms: list[Any] = [SetProperty(name, value) for name, value in self.properties.items()]
         dataset = NumAtomsCrystalDataset(num_atoms=np.asarray(num_atoms), transforms=transforms)
         return collate([dataset[i] for i in range(len(dataset))])
 

@@ -203,7 +203,8 @@ def to_structures(batch: Any, descriptors: Mapping[str, Descriptor]) -> list[Str
 
 
 def _check_conditions(sampler: JointSampler, conditions: Mapping[str, Any]) -> None:
-    trained = list(sampler.diffusion_module.model.cond_fields_model_was_trained_on)
+    model: Any = sampler.diffusion_module.model
+    trained = list(model.cond_fields_model_was_trained_on)
     for name in conditions:
         if name not in trained:
             known = ", ".join(trained) if trained else "no property"

@@ -208,10 +208,13 @@ def load_means(path: str | Path) -> dict[str, dict[int, np.ndarray]]:
     """
     try:
         content = json.loads(Path(path).read_text())
-        return {
+        means = {
             name: {0 if s == "all" else Element(s).Z: np.asarray(v, float) for s, v in by_symbol.items()}
             for name, by_symbol in content.items()
         }
+        if not all(0 in by_z for by_z in means.values()):
+            raise ValueError("the mean over all sites, 'all', is missing")
+        return means
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: compare on a cache, whose training split gives the means.") from None
     except (ValueError, AttributeError) as error:
@@ -253,6 +256,10 @@ def measure_labelled(
         pairs = [(c, p) for c, p in zip(crystals, predictions, strict=True) if name in c.labels]
         if not pairs or name not in means:
             continue
+        for c, _ in pairs:
+            dim = c.labels[name].shape[1]
+            if dim != descriptor.dim:
+                raise UserError(f"'{c.named.id}': {name} has {dim} numbers per site, the model's has {descriptor.dim}.")
         arrays = [
             np.concatenate([np.asarray(c.named.structure.atomic_numbers) for c, _ in pairs]),
             np.concatenate([c.labels[name] for c, _ in pairs]),
@@ -300,10 +307,12 @@ def read_labelled(path: str | Path, names: Iterable[str]) -> list[LabelledStruct
     Raises:
         UserError: If the file cannot be read or a label does not fit its structure.
     """
+    if Path(path).suffix.lower() not in (".jsonl", ".json"):
+        raise UserError(f'{path} is not JSON lines: give {{"id", "structure", "<descriptor>": [...]}} per line.')
     found = []
     wanted = list(names)
     named = read_structures([path])
-    lines = [line for line in Path(path).read_text().splitlines() if line.strip()]
+    lines = [line for line in Path(path).read_text().split("\n") if line.strip()]
     for item, line in zip(named, lines, strict=True):
         entry = json.loads(line)
         labels = {}

@@ -22,6 +22,9 @@ from mattergen_e.diffusion.prediction import predict_descriptors
 from mattergen_e.errors import UserError
 from mattergen_e.prediction.structures import NamedStructure
 
+#: Smallest volume per site, in cubic angstrom, of what is called a crystal.
+LEAST_VOLUME = 0.05
+
 
 @dataclass(frozen=True)
 class SitePrediction:
@@ -53,7 +56,7 @@ def to_graph(structure: Structure) -> ChemGraph:
         ChemGraph(
             pos=torch.from_numpy(structure.frac_coords % 1.0).float() % 1.0,
             cell=torch.from_numpy(structure.lattice.matrix.copy()).float().unsqueeze(0),
-            atomic_numbers=torch.tensor(structure.atomic_numbers),
+            atomic_numbers=torch.tensor(structure.atomic_numbers),  # type: ignore[arg-type]
             num_atoms=n_sites,
             num_nodes=n_sites,
         )
@@ -86,15 +89,16 @@ def predict(
         One prediction per structure.
 
     Raises:
-        UserError: If a structure is disordered, holds an element that MatterGen does not know, or cannot be reduced.
+        UserError: If a structure is disordered, holds an element that MatterGen does not know, is no crystal, has no
+            neighbours that the network sees, or cannot be reduced.
     """
     from mattergen.common.utils.globals import SELECTED_ATOMIC_NUMBERS
 
-    known = frozenset(SELECTED_ATOMIC_NUMBERS)
+    known, cutoff = frozenset(SELECTED_ATOMIC_NUMBERS), float(model.diffusion_module.model.gemnet.cutoff)
     torch.manual_seed(seed)
     for start in range(0, len(structures), batch_size):
         chunk = structures[start : start + batch_size]
-        reduced = [_reduce(named, known) for named in chunk]
+        reduced = [_reduce(named, known, cutoff) for named in chunk]
         batch = collate([to_graph(cell) for cell, _ in reduced])
         predicted = predict_descriptors(model, batch, samples=samples, steps=steps)
         sizes = [len(cell) for cell, _ in reduced]
@@ -110,18 +114,27 @@ def predict(
             )
 
 
-def _reduce(named: NamedStructure, known: frozenset[int]) -> tuple[Structure, np.ndarray]:
+def _reduce(named: NamedStructure, known: frozenset[int], cutoff: float) -> tuple[Structure, np.ndarray]:
     structure = named.structure
     if not structure.is_ordered:
         raise UserError(f"structure '{named.id}' has partially occupied sites: give an ordered structure.")
     unknown = sorted({site.specie.symbol for site in structure if site.specie.Z not in known})
     if unknown:
         raise UserError(f"structure '{named.id}' holds {unknown[0]}, an element that MatterGen does not know.")
-    plain = Structure(structure.lattice, [site.specie.Z for site in structure], structure.frac_coords)
+    if not (np.isfinite(structure.lattice.matrix).all() and np.isfinite(structure.frac_coords).all()):
+        raise UserError(f"structure '{named.id}' has numbers that are not finite in its cell or positions.")
+    if structure.volume < LEAST_VOLUME * len(structure):
+        raise UserError(f"structure '{named.id}' has a cell without volume: {structure.volume:.2g} cubic angstrom.")
+    species: list[Any] = list(structure.atomic_numbers)
+    plain = Structure(structure.lattice, species, structure.frac_coords)
     try:
-        return reduce_with_map(plain)
+        cell, site_map = reduce_with_map(plain)
     except AlignmentError as error:
         raise UserError(f"structure '{named.id}' cannot be reduced to its primitive cell: {error}") from error
+    neighbours = np.bincount(cell.get_neighbor_list(cutoff)[0], minlength=len(cell))
+    if neighbours.max() < 2:  # neither pairs nor triplets of sites: MatterGen's network has nothing to work on
+        raise UserError(f"structure '{named.id}' has no neighbours within the {cutoff:g} angstrom that the model sees.")
+    return cell, site_map
 
 
 def write_predictions(path: str | Path, predictions: Iterable[SitePrediction]) -> int:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
@@ -80,7 +81,7 @@ def _read(path: Path) -> Iterator[NamedStructure]:
 def _read_extxyz(path: Path) -> Iterator[NamedStructure]:
     import ase.io
 
-    frames = ase.io.read(path, index=":", format="extxyz")
+    frames: Any = ase.io.read(path, index=":", format="extxyz")
     if not frames:
         raise UserError(f"{path} is empty.")
     for i, atoms in enumerate(frames):
@@ -96,7 +97,7 @@ def _read_json_lines(path: Path) -> Iterator[NamedStructure]:
     text = path.read_text()
     if not text.strip():
         raise UserError(f"{path} is empty.")
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # a JSON string may hold what splitlines splits at
         if not line.strip():
             continue
         try:
