@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -10,6 +14,19 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from mattergen_e.prediction.accuracy import Accuracy
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps what MatterGen and its dependencies print, log and warn on import and on loading to themselves."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def stdout() -> Console:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
-import io
-import logging
 import os
 import platform
 import shutil
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from mattergen_e import upstream
+from mattergen_e.console import quiet
 from mattergen_e.errors import UserError
 
 Level = Literal["ok", "warning", "problem"]
@@ -121,19 +118,6 @@ def _guarded(check: Any) -> list[Finding]:
         name = check.__name__.removeprefix("check_")
         text = f"the check failed: {type(error).__name__}: {first_lines(error)}"
         return [Finding(name, name, "problem", text, "Repair the packages named above, then run this command again.")]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps what MatterGen and its dependencies print, log and warn on import out of the report."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def first_lines(error: BaseException, limit: int = 2) -> str:

@@ -245,8 +245,23 @@ def steady() -> Callable[..., Any]:
             noise = (cell - sde.get_limit_mean(cell, x)) / std
             return output.replace(cell=-noise + 0.1 * output["cell"].tanh())
 
-        module.model.register_forward_hook(hook, with_kwargs=True)
+        if not getattr(module, "is_steady", False):
+            module.model.register_forward_hook(hook, with_kwargs=True)
+            module.is_steady = True
         return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_sampler(compose: Callable[..., Any], steady: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a sampler from configs/sampling/joint.yaml for a model, which it makes keep its cells in order."""
+    from hydra.utils import instantiate
+
+    settings = compose("joint", sampling=True)
+
+    def make(model: Any, **changes: Any) -> Any:
+        return instantiate(settings.sampler_partial)(pl_module=steady(model), **changes)
 
     return make
 

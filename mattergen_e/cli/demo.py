@@ -13,6 +13,9 @@ import typer
 
 from mattergen_e.errors import UserError
 
+#: Sites per crystal to choose from; the labelled crystals that the shipped model has learned from have up to 12.
+SIZES = [2, 3, 4, 5, 6, 8]
+
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the crystals.")] = Path("demo"),
@@ -29,15 +32,18 @@ def demo(
     """Generate crystals with Bader charges for a band gap, and measure the charges of known crystals."""
     from rich.table import Table
 
-    from mattergen_e.console import accuracy_tables, stdout
-    from mattergen_e.generation.store import read_crystals
-    from mattergen_e.models import load_model
-    from mattergen_e.prediction.accuracy import measure_file
+    from mattergen_e.console import accuracy_tables, quiet, stdout
 
     for path in (model_path, crystals):
         if not path.exists():
             raise UserError(f"{path} does not exist: run the demo in a checkout of mattergen-e.")
     _generate(out, model_path, number, band_gap, seed)
+    with quiet():
+        from mattergen_e.generation.store import read_crystals
+        from mattergen_e.models import load_model
+        from mattergen_e.prediction.accuracy import measure_file
+
+        model = load_model(model_path)
     table = Table("formula", "sites", "band gap asked for (eV)", "mean charge by element (e)", title="Generated")
     for crystal in read_crystals(out / "generated_crystals.jsonl"):
         charges: dict[str, list[float]] = defaultdict(list)
@@ -52,7 +58,6 @@ def demo(
         )
     console = stdout()
     console.print(table)
-    model = load_model(model_path)
     for accuracy in accuracy_tables(measure_file(model, crystals, model_path, seed=seed)):
         console.print(accuracy)
     console.print(f"Crystals: {out}/generated_crystals.extxyz, generated_crystals_cif.zip, generated_crystals.jsonl")
@@ -69,6 +74,7 @@ def _generate(out: Path, model_path: Path, number: int, band_gap: float, seed: i
         "--num_batches=1",
         f"--properties_to_condition_on={{'dft_band_gap': {band_gap}}}",
         "--diffusion_guidance_factor=1.0",
+        f"--sampling_config_overrides=['condition_loader_partial.num_atoms={SIZES}']",
     ]
     typer.echo("$ " + " ".join(["mattergen-generate", *(_quoted(word) for word in command[1:])]))
     environment = os.environ | {"MATTERGEN_E_SEED": str(seed), "MATTERGEN_E_EXISTING": "overwrite"}
@@ -78,4 +84,4 @@ def _generate(out: Path, model_path: Path, number: int, band_gap: float, seed: i
 
 
 def _quoted(word: str) -> str:
-    return f'"{word}"' if "{" in word else word
+    return f'"{word}"' if "{" in word or "[" in word else word

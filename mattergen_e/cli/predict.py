@@ -35,15 +35,17 @@ def predict(
     """Predict the descriptors of given structures with a joint model: mean and spread per site."""
     from rich.progress import track
 
-    from mattergen_e.console import stderr
-    from mattergen_e.models import load_model
-    from mattergen_e.prediction import run
-    from mattergen_e.prediction.structures import read_structures
+    from mattergen_e.console import quiet, stderr
 
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists: choose another --out or add --overwrite.")
-    named = read_structures(structures)
-    model = load_model(model_path)
+    with quiet():
+        from mattergen_e.models import load_model
+        from mattergen_e.prediction import run
+        from mattergen_e.prediction.structures import read_structures
+
+        named = read_structures(structures)
+        model = load_model(model_path)
     predictions = run.predict(model, named, samples=samples, steps=steps, batch_size=batch_size, seed=seed)
     shown = track(predictions, description="Predicting", total=len(named), console=stderr())
     count = run.write_predictions(out, shown)
@@ -62,11 +64,13 @@ def accuracy(
     out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
 ) -> None:
     """Measure how well a joint model predicts descriptors, beside the element-mean baseline."""
-    from mattergen_e.console import accuracy_tables, stdout
-    from mattergen_e.models import load_model
-    from mattergen_e.prediction.accuracy import measure, measure_file
+    from mattergen_e.console import accuracy_tables, quiet, stdout
 
-    model = load_model(model_path)
+    with quiet():
+        from mattergen_e.models import load_model
+        from mattergen_e.prediction.accuracy import measure, measure_file
+
+        model = load_model(model_path)
     if source.is_file():
         results = measure_file(
             model, source, model_path, samples=samples, steps=steps, batch_size=batch_size, limit=limit, seed=seed
