@@ -49,24 +49,29 @@ def reverse_time(t: float, dt: float, end: float) -> tuple[float, float]:
 class CrystalGuard:
     """Keeps every crystal of a batch in a state that the network can be evaluated on.
 
-    A cell that grows so large that no two sites may see each other, or so small that it hardly has an inverse, is
-    scaled back to the bound and goes on. A crystal with non-finite numbers or without neighbours is parked: from then
+    A cell whose volume per site leaves the bounds is scaled back to them and goes on: where no two sites see each other
+    the network cannot lead it back. A crystal with non-finite numbers or without neighbours is parked: from then
     on its cell is a cube of ordinary density, and it is reported at the end. The other crystals of the batch are not
     touched.
     """
 
     #: Atoms per cubic angstrom of a parked crystal; an ordinary solid.
     parking_density = 0.0577
-    #: Smallest volume per site in cubic angstrom.
-    least_volume = 0.5
 
-    def __init__(self, cutoff: float) -> None:
+    def __init__(self, cutoff: float, least_volume: float = 0.5, largest_volume: float | None = None) -> None:
         """Makes a guard for a network that sees neighbours within `cutoff` angstrom.
 
         In a crystal whose shortest distance between sites is d, a site takes at least d**3 / sqrt(2) (close packing).
         A volume per site below cutoff**3 / sqrt(2) therefore means that some pair of sites sees each other.
+
+        Args:
+            cutoff: Of the network, in angstrom.
+            least_volume: Smallest volume per site in cubic angstrom.
+            largest_volume: Largest volume per site in cubic angstrom; at most, and by default, what the cutoff allows.
         """
-        self.largest_volume = cutoff**3 / 2**0.5
+        allowed = cutoff**3 / 2**0.5
+        self.least_volume = least_volume
+        self.largest_volume = allowed if largest_volume is None else min(allowed, largest_volume)
         self.parked = torch.zeros(0, dtype=torch.bool)
 
     def begin(self, num_atoms: torch.Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -41,6 +41,7 @@ class JointSampler(GuidedPredictorCorrector):
         descriptors: The model's descriptors by field name.
         guard: Reports which crystals of the last batch became degenerate (`guard.parked`).
         output: What the command does with the results.
+        volume_per_site: Bounds in cubic angstrom that cells are held to during sampling.
         draw: What runs the batches and writes them, in place of MatterGen's function of that kind; the sampling
             settings name it.
     """
@@ -51,6 +52,7 @@ class JointSampler(GuidedPredictorCorrector):
         descriptors: Mapping[str, Descriptor],
         cutoff: float,
         output: OutputSettings,
+        volume_per_site: Sequence[float | None] = (0.5, None),
         draw: Callable[..., list] | None = None,
         **arguments: Any,
     ) -> None:
@@ -61,7 +63,8 @@ class JointSampler(GuidedPredictorCorrector):
         self.descriptors = dict(descriptors)
         self.output = output
         self.draw = draw
-        self.guard = CrystalGuard(cutoff)
+        least, largest = volume_per_site
+        self.guard = CrystalGuard(cutoff, 0.5 if least is None else least, largest)
         self._predictors = {k: Guarded(v, k, self.guard) for k, v in self._predictors.items()}
         self._correctors = {k: Guarded(v, k, self.guard) for k, v in self._correctors.items()}
 

@@ -221,6 +221,7 @@ def _settings(sampler: JointSampler, loader: Any, conditions: dict[str, Any]) ->
         "eps_t": sampler._eps_t,
         "corrector_steps": sampler._n_steps_corrector,
         "guidance_factor": sampler._guidance_scale,
+        "volume_per_site": [sampler.guard.least_volume, sampler.guard.largest_volume],
         "descriptors": sorted(sampler.descriptors),
         "weights_sha256": provenance.hash_weights(sampler.diffusion_module.state_dict()),
     }

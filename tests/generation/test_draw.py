@@ -135,7 +135,7 @@ def test_a_crystal_that_never_succeeds_is_missing(model, make_sampler):
 
 
 def test_what_is_healthy(model, make_sampler, solids, to_batch):
-    structures = list(solids.values())
+    structures = [structure.copy() for structure in solids.values()]
     for structure in structures:
         structure.add_site_property("dos", [[0.0, 1.0, 2.0]] * len(structure))
     batch = to_batch(structures, fields=("bader_charge", "dos"))
@@ -220,11 +220,11 @@ def test_resumed_run_gives_the_same_crystals(tmp_path, capsys, model, make_sampl
         draw(sampler, loader(), {}, tmp_path / "parts")
     assert f"interrupted with {at} batches written" in capsys.readouterr().err
     assert load_record(tmp_path / "parts").status == "interrupted"
-    assert len(read_crystals(tmp_path / "parts")) == 2 * at if at else True
+    assert at == 0 or len(read_crystals(tmp_path / "parts")) == 2 * at
 
     torch.manual_seed(123)
     again = make_sampler(model, output={"existing": "resume"})
-    _, calls = again.sample, degenerate(again, 0, times=0)
+    calls = degenerate(again, 0, times=0)
     draw(again, loader(), {}, tmp_path / "parts")
     assert calls == [2] * (3 - at)  # finished batches are not made again
     for name in OUTPUTS:
