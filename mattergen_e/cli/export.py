@@ -24,7 +24,10 @@ def export(
     """Turn a training run into a model folder to share: weights, configuration and card."""
     import yaml
 
-    from mattergen_e.training.export import export as write
+    from mattergen_e.console import quiet
+
+    with quiet():
+        from mattergen_e.training.export import export as write
 
     if notes is not None and not notes.is_file():
         raise UserError(f"{notes} does not exist.")
