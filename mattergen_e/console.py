@@ -43,8 +43,9 @@ def accuracy_tables(results: Iterable[Accuracy], elements: int = 12) -> list[Tab
     """One table per descriptor: all sites, then the most frequent elements."""
     tables = []
     for r in results:
-        title = f"{r.descriptor}: {r.crystals} crystals of the {r.split} split, mean absolute error ({r.unit})"
-        table = Table("sites of", "number", "model", "element mean", title=title, title_justify="left")
+        which = f"{r.crystals} {r.split} crystals"
+        title = f"{r.descriptor}, mean absolute error ({r.unit}), {which}"
+        table = Table("sites of", "number", "model", "element mean", title=title, title_justify="left", min_width=60)
         table.add_row("all elements", str(r.sites), f"{r.mae:.3f}", f"{r.baseline:.3f}", style="bold")
         for e in r.by_element[:elements]:
             table.add_row(e.element, str(e.sites), f"{e.mae:.3f}", f"{e.baseline:.3f}")

@@ -60,7 +60,9 @@ def demo(
     console.print(table)
     for accuracy in accuracy_tables(measure_file(model, crystals, model_path, seed=seed)):
         console.print(accuracy)
-    console.print(f"Crystals: {out}/generated_crystals.extxyz, generated_crystals_cif.zip, generated_crystals.jsonl")
+    console.print("The crystals are in")
+    for name in ("generated_crystals.extxyz", "generated_crystals_cif.zip", "generated_crystals.jsonl"):
+        console.print(f"  {out / name}", soft_wrap=True)
 
 
 def _generate(out: Path, model_path: Path, number: int, band_gap: float, seed: int) -> None:

@@ -266,7 +266,7 @@ def measure_labelled(
             np.concatenate([p.mean[name] for _, p in pairs]),
             np.concatenate([p.std[name] for _, p in pairs]),
         ]
-        results.append(_accuracy("given", len(pairs), descriptor, arrays, means[name], settings))
+        results.append(_accuracy("labelled", len(pairs), descriptor, arrays, means[name], settings))
     if not results:
         raise UserError("none of the crystals has a label of the model's descriptors.")
     return results
