@@ -10,10 +10,22 @@ from pathlib import Path
 
 import ase.io
 import matplotlib.pyplot as plt
+import numpy as np
 from ase import Atoms
 from ase.visualize.plot import plot_atoms
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from pymatgen.core import Lattice
+from pymatgen.io.ase import AseAtomsAdaptor
+
+
+def reduced(atoms: Atoms) -> Atoms:
+    """The same crystal in its Niggli-reduced cell, with its charges."""
+    structure = AseAtomsAdaptor.get_structure(atoms).get_reduced_structure()
+    cell = Lattice.from_parameters(*structure.lattice.parameters).matrix
+    result = Atoms(structure.atomic_numbers, scaled_positions=structure.frac_coords % 1.0, cell=cell, pbc=True)
+    result.set_array("bader_charge", np.array(structure.site_properties["bader_charge"]))
+    return result
 
 
 def boundary_copies(atoms: Atoms) -> Atoms:
@@ -41,7 +53,7 @@ def main() -> None:
     figure, axes = plt.subplots(1, len(arguments.index), figsize=(4 * len(arguments.index) + 1, 4), squeeze=False)
     colours = ScalarMappable(Normalize(-2, 2), "RdBu")
     for axis, index in zip(axes[0], arguments.index, strict=True):
-        shown = boundary_copies(frames[index])
+        shown = boundary_copies(reduced(frames[index]))
         charges = shown.arrays["bader_charge"]
         plot_atoms(shown, axis, rotation="10x,-20y", colors=colours.to_rgba(charges)[:, :3], radii=0.4)
         axis.set_title(frames[index].get_chemical_formula("metal"))

@@ -183,6 +183,16 @@ def test_below_the_largest_volume_some_pair_is_within_the_cutoff(guard):
     assert a**3 / 4 == pytest.approx(guard.largest_volume)
 
 
+def test_bounds_can_be_set_but_not_beyond_the_cutoff():
+    assert CrystalGuard(6.0).least_volume == 0.5
+    narrow = CrystalGuard(6.0, least_volume=2.0, largest_volume=60.0)
+    narrow.begin(torch.tensor([1, 2, 4]))
+    out = narrow.cell(cubes(narrow, [1.0, 20.0, 100.0]))
+    assert (torch.linalg.det(out) / narrow.num_atoms).tolist() == pytest.approx([2.0, 20.0, 60.0], rel=1e-4)
+    assert not narrow.parked.any()
+    assert CrystalGuard(6.0, largest_volume=1000.0).largest_volume == pytest.approx(6.0**3 / math.sqrt(2))
+
+
 def test_parked_crystals_stay_parked(guard):
     cell = cubes(guard, [20.0] * 6)
     bad = cell.clone()
@@ -249,14 +259,3 @@ def test_guarded_step_cleans_sample_and_mean(guard):
         assert guard.parked.tolist() == [True] + [False] * 5
         assert torch.equal(sample, cell)
         assert mean.isfinite().all() and torch.equal(mean[1:], cell[1:])
-
-
-def test_bounds_of_the_volume_can_be_given():
-    guard = CrystalGuard(cutoff=6.0, least_volume=2.0, largest_volume=60.0)
-    guard.begin(torch.tensor([4, 4, 4]))
-    edges = (torch.tensor([1.0, 20.0, 90.0]) * 4) ** (1 / 3)
-    out = guard.cell(torch.eye(3) * edges[:, None, None])
-    assert torch.allclose(torch.linalg.det(out) / 4, torch.tensor([2.0, 20.0, 60.0]), rtol=1e-4)
-    assert torch.equal(out[1], torch.eye(3) * edges[1])
-    assert not guard.parked.any()
-    assert CrystalGuard(cutoff=4.0, largest_volume=60.0).largest_volume == pytest.approx(4.0**3 / 2**0.5)

@@ -85,6 +85,19 @@ def test_number_of_steps_must_be_the_models(make_joint, make_sampler):
     assert make_sampler(make_joint(), N=10).N == 10
 
 
+def test_cells_are_held_to_the_bounds_of_the_settings(make_joint, make_sampler, conditions):
+    """The cells of an untrained network would grow beyond all bounds; `make_sampler` keeps those of the first model."""
+    sampler = make_sampler(make_joint())
+    assert (sampler.guard.least_volume, sampler.guard.largest_volume) == (2.0, 60.0)
+    free = make_sampler(make_joint(), volume_per_site=[0.5, None])
+    assert (free.guard.least_volume, free.guard.largest_volume) == (0.5, pytest.approx(5.0**3 / math.sqrt(2)))
+    narrow = make_sampler(make_joint(), volume_per_site=[18.5, 20.0])
+    cells = {name: sample(s, conditions())[1] for name, s in (("free", free), ("narrow", narrow))}
+    volumes = {name: torch.linalg.det(b["cell"]).abs() / b["num_atoms"] for name, b in cells.items()}
+    assert (volumes["free"] < 18.4).any()  # the bound is felt
+    assert (volumes["narrow"] > 18.49).all() and (volumes["narrow"] < 20.01).all()
+
+
 def test_unknown_way_with_existing_results(make_joint, make_sampler):
     with pytest.raises(UserError, match="existing is 'append': use 'refuse', 'resume' or 'overwrite'"):
         make_sampler(make_joint(), output={"existing": "append"})
@@ -181,10 +194,11 @@ def test_the_condition_matters_only_with_guidance(adapter, make_sampler, conditi
 # -- crystals that fall apart -----------------------------------------------------------------------------------------
 
 
-def break_crystal(sampler, index, field, value, at=3):
-    """Makes one crystal's part of a field take a value after the given predictor step."""
-    step = sampler._predictors[field].step
-    original, calls = step.update_given_score, []
+def break_crystal(sampler, index, field, value, kind="predictor", at=3):
+    """Makes one crystal's part of a field take a value after the given step of a predictor or corrector."""
+    step = (sampler._predictors if kind == "predictor" else sampler._correctors)[field].step
+    name = "update_given_score" if kind == "predictor" else "step_given_score"
+    original, calls = getattr(step, name), []
 
     def broken(**arguments):
         sample, mean = original(**arguments)
@@ -196,16 +210,27 @@ def break_crystal(sampler, index, field, value, at=3):
             mean[rows] = value
         return sample, mean
 
-    step.update_given_score = broken
+    setattr(step, name, broken)
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [("cell", math.nan), ("cell", 0.0), ("cell", math.inf), ("pos", math.nan), ("bader_charge", math.inf)],
+    ("kind", "field", "value"),
+    [
+        ("predictor", "cell", math.nan),
+        ("predictor", "cell", 0.0),
+        ("predictor", "cell", math.inf),
+        ("predictor", "pos", math.nan),
+        ("predictor", "bader_charge", math.inf),
+        ("corrector", "cell", math.nan),
+        ("corrector", "cell", 0.0),
+        ("corrector", "pos", math.nan),
+    ],
 )
-def test_one_degenerate_crystal_does_not_take_the_others_along(make_joint, make_sampler, conditions, field, value):
+def test_one_degenerate_crystal_does_not_take_the_others_along(
+    make_joint, make_sampler, conditions, kind, field, value
+):
     sampler = make_sampler(make_joint())
-    break_crystal(sampler, 1, field, value)
+    break_crystal(sampler, 1, field, value, kind)
     _, mean = sample(sampler, conditions())
     assert sampler.guard.parked.tolist() == [False, True, False, False]
     assert all(mean[name].isfinite().all() for name in ("pos", "cell", "bader_charge"))

@@ -108,6 +108,17 @@ def test_degenerate_crystal_is_drawn_anew_alone(model, make_sampler, field, valu
     assert len(result.structures[1]) == 4 and not same(result.structures[1], undisturbed.structures[1])
 
 
+def test_another_draw_is_another_crystal(model, make_sampler):
+    """Else a degenerate crystal would come out again and again."""
+    sampler = make_sampler(model)
+    degenerate(sampler, 0, times=1)
+    conditions = loader().make(np.array([3]))
+    drawn_anew = sample_batch(sampler, conditions, seed=1, batch=0)
+    first = sample_batch(make_sampler(model), conditions, seed=1, batch=0)
+    assert drawn_anew.redraws == [1] and first.redraws == [0]
+    assert not same(drawn_anew.structures[0], first.structures[0])
+
+
 def test_parked_crystals_count_as_degenerate(model, make_sampler):
     sampler = make_sampler(model)
     original, calls = sampler.sample, []

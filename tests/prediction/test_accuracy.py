@@ -233,7 +233,7 @@ def test_labelled_structures(labelled, solids):
 def test_file_against_a_models_means(tmp_path, labelled, model, cache, solids):
     save_means(tmp_path / ELEMENT_MEANS, {"bader_charge": train_means(cache, "bader_charge")})
     (found,) = measure_file(model, labelled, tmp_path, samples=2, steps=2, seed=1)
-    assert (found.crystals, found.sites, found.split) == (2, 5, "given")
+    assert (found.crystals, found.sites, found.split) == (2, 5, "labelled")
     (on_cache,) = measure(model, cache, samples=2, steps=2)
     assert found.baseline == pytest.approx(on_cache.baseline, abs=1e-4)  # the same crystals, the same training data
     (first,) = measure_file(model, labelled, tmp_path, samples=2, steps=2, limit=1)
