@@ -58,7 +58,7 @@ class MatterGenESearchPath(SearchPathPlugin):
         configs = _configs_folder(package)
         folder = os.path.join(configs, "sampling") if kind == "sampling" else configs
         search_path.append(provider=PROVIDER, path="file://" + folder)
-        for package_name, third_party in _third_party_configs():
+        for package_name, third_party in _third_party_configs() if kind == "recipes" else ():
             search_path.append(provider=package_name, path="file://" + third_party)
 
 

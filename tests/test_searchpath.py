@@ -155,11 +155,12 @@ def search_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], li
 def test_host_wins_ties(search_path: Callable[[Path], Any], tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
-    (tmp_path / "trainer").mkdir()
-    (tmp_path / "joint.yaml").write_text("defaults:\n  - trainer: auto\n  - descriptors: bader\n  - _self_\nanswer: 42")
-    (tmp_path / "trainer" / "auto.yaml").write_text("mine: true\n")
-    assert [provider for provider, _ in search_path(tmp_path)] == ["main", "mattergen-e"]
-    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+    host = tmp_path / "conf"  # the name tells recipes from sampling settings, whatever this process has imported
+    (host / "trainer").mkdir(parents=True)
+    (host / "joint.yaml").write_text("defaults:\n  - trainer: auto\n  - descriptors: bader\n  - _self_\nanswer: 42")
+    (host / "trainer" / "auto.yaml").write_text("mine: true\n")
+    assert [provider for provider, _ in search_path(host)] == ["main", "mattergen-e"]
+    with initialize_config_dir(str(host), version_base="1.3"):
         config = compose("joint")
     assert config.answer == 42
     assert config.trainer == {"mine": True}

@@ -64,6 +64,8 @@ class JointSampler(GuidedPredictorCorrector):
         self.output = output
         self.draw = draw
         least, largest = volume_per_site
+        if least is not None and largest is not None and least >= largest:
+            raise UserError(f"sampler_partial.volume_per_site is [{least}, {largest}]: give the smaller volume first.")
         self.guard = CrystalGuard(cutoff, 0.5 if least is None else least, largest)
         self._predictors = {k: Guarded(v, k, self.guard) for k, v in self._predictors.items()}
         self._correctors = {k: Guarded(v, k, self.guard) for k, v in self._correctors.items()}

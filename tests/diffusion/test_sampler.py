@@ -86,7 +86,7 @@ def test_number_of_steps_must_be_the_models(make_joint, make_sampler):
 
 
 def test_cells_are_held_to_the_bounds_of_the_settings(make_joint, make_sampler, conditions):
-    """The cells of an untrained network would grow beyond all bounds; `make_sampler` keeps those of the first model."""
+    """`make_sampler`'s models end near 17.3 cubic angstrom per site: narrow bounds above that are felt."""
     sampler = make_sampler(make_joint())
     assert (sampler.guard.least_volume, sampler.guard.largest_volume) == (2.0, 60.0)
     free = make_sampler(make_joint(), volume_per_site=[0.5, None])
@@ -94,7 +94,7 @@ def test_cells_are_held_to_the_bounds_of_the_settings(make_joint, make_sampler, 
     narrow = make_sampler(make_joint(), volume_per_site=[18.5, 20.0])
     cells = {name: sample(s, conditions())[1] for name, s in (("free", free), ("narrow", narrow))}
     volumes = {name: torch.linalg.det(b["cell"]).abs() / b["num_atoms"] for name, b in cells.items()}
-    assert (volumes["free"] < 18.4).any()  # the bound is felt
+    assert (volumes["free"] < 18.4).any()
     assert (volumes["narrow"] > 18.49).all() and (volumes["narrow"] < 20.01).all()
 
 
@@ -333,3 +333,8 @@ def test_other_errors_are_not_swallowed(make_joint, make_sampler, solids, to_bat
     sampler.guard.begin(batch["num_atoms"])
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         sampler._score_fn(batch, torch.full((8,), 0.5))
+
+
+def test_bounds_of_the_volume_in_the_wrong_order(make_joint, make_sampler):
+    with pytest.raises(UserError, match="give the smaller volume first"):
+        make_sampler(make_joint(), volume_per_site=[60.0, 2.0])
