@@ -662,8 +662,8 @@ for line in sys.stdin:
 
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that, for each line it is given, starts one that goes on with the run of 60 batches."""
-    batches = {batch: crystals_of(batch) for batch in range(60)}
+    """A process that, for each line it is given, starts one that goes on with the run of 600 batches."""
+    batches = {batch: crystals_of(batch) for batch in range(600)}  # more than a fast machine writes in all turns
     task = tmp_path / "task"
     task.write_bytes(pickle.dumps((tmp_path / "run", tmp_path / "log", batches, SETTINGS, PROVENANCE)))
     command = [sys.executable, "-c", WRITER, str(task)]
