@@ -9,6 +9,7 @@ configuration, which each of its commands does before it builds or loads anythin
 | `_repair_scale_factors` | the PyPI wheel lacks `common/gemnet/gemnet-dT.json`, without which `GemNetT()` raises |
 | `_allow_harmless_classes` | torch loads with `weights_only=True`; older checkpoints hold configuration containers |
 | `_say_hub_errors_in_one_sentence` | without a network, a published checkpoint ends in a page of traceback |
+| `watch_for_hub_errors` | the same for `mattergen-generate --pretrained-name`, which asks the hub before Hydra starts |
 | `_replace_draw_samples` | upstream writes structures only, at the very end, through fixed temporary names |
 | `register_property` | a condition must be in upstream's list before a dataset or an embedding is built |
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,18 +196,49 @@ def _say_hub_errors_in_one_sentence() -> None:
     def from_hf_hub(cls: type, model_name: str, *args: Any, **kwargs: Any) -> Any:
         try:
             return original(cls, model_name, *args, **kwargs)
-        except Exception as error:  # requests, httpx and huggingface_hub each have their own families
-            module = type(error).__module__.split(".")[0]
-            if not isinstance(error, OSError) and module not in ("huggingface_hub", "requests", "httpx", "urllib3"):
+        except Exception as error:
+            if not _is_hub_error(error):
                 raise
-            raise UserError(
-                f"the published checkpoint '{model_name}' is not on this machine and cannot be fetched from the "
-                f"Hugging Face hub ({type(error).__name__}): connect to the network once, or name a folder with "
-                "--model_path (mattergen-generate) or adapter.model_path (mattergen-finetune)."
-            ) from error
+            raise UserError(_hub_sentence(error, f"'{model_name}' ")) from error
 
     from_hf_hub._mattergen_e = True  # type: ignore[attr-defined]
     info.from_hf_hub = classmethod(from_hf_hub)
+
+
+def _is_hub_error(error: BaseException) -> bool:
+    # requests, httpx and huggingface_hub each have their own families
+    module = type(error).__module__.split(".")[0]
+    return isinstance(error, OSError) or module in ("huggingface_hub", "requests", "httpx", "urllib3")
+
+
+def _hub_sentence(error: BaseException, name: str = "") -> str:
+    return (
+        f"the published checkpoint {name}is not on this machine and cannot be fetched from the Hugging Face hub "
+        f"({type(error).__name__}): connect to the network once, or name a folder with --model_path "
+        "(mattergen-generate) or adapter.model_path (mattergen-finetune)."
+    )
+
+
+def watch_for_hub_errors() -> None:
+    """Makes `mattergen-generate` end with one sentence when it cannot reach the hub.
+
+    It asks the hub before it reads any configuration, so the search path plugin comes too late. PyTorch calls the entry
+    points of the group `torch.backends` when it is imported, and MatterGen's commands import it first of all. Any other
+    process is left as it is.
+    """
+    if not _is_mattergen_command():
+        return
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        frames = traceback.walk_tb(trace)
+        if not (_is_hub_error(error) and any(f.f_code.co_name == "from_hf_hub" for f, _ in frames)):
+            before(kind, error, trace)
+            return
+        print(f"mattergen-e: {_hub_sentence(error)}", file=sys.stderr)
+        raise SystemExit(2)
+
+    sys.excepthook = hook
 
 
 # -- generation -------------------------------------------------------------------------------------------------------

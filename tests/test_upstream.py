@@ -248,3 +248,45 @@ def test_finetuning_a_published_model_offline(tmp_path: Path) -> None:
     assert result.returncode == 2, result.stderr[-3000:]
     assert result.stderr.strip().splitlines()[-1].startswith("mattergen-e: the published checkpoint 'mattergen_base'")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_generating_with_a_published_model_offline(tmp_path: Path) -> None:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [str(BIN / "mattergen-generate"), str(tmp_path / "out"), "--pretrained-name=mattergen_base"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 2, result.stderr[-3000:]
+    assert result.stderr.strip().splitlines()[-1].startswith("mattergen-e: the published checkpoint is not on this")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(("program", "watched"), [("mattergen-generate", True), ("pytest", False)])
+def test_only_commands_of_mattergen_are_watched(program: str, watched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sys.excepthook
+    monkeypatch.setattr(sys, "excepthook", before)
+    monkeypatch.setattr(sys, "argv", [f"/usr/bin/{program}"])
+    upstream.watch_for_hub_errors()
+    assert (sys.excepthook is not before) == watched
+
+
+@pytest.mark.parametrize("raised", [KeyError("a mistake in the program"), OSError("no network")])
+def test_hook_takes_errors_of_the_hub_only(raised: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed_on: list[BaseException] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: passed_on.append(error))
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/mattergen-generate"])
+    upstream.watch_for_hub_errors()
+
+    def from_hf_hub() -> None:
+        raise raised
+
+    with pytest.raises(type(raised)) as caught:
+        from_hf_hub()
+    if isinstance(raised, KeyError):
+        sys.excepthook(KeyError, raised, caught.tb)
+        assert passed_on == [raised]
+    else:
+        with pytest.raises(SystemExit) as ended:
+            sys.excepthook(OSError, raised, caught.tb)
+        assert ended.value.code == 2 and not passed_on
