@@ -9,7 +9,8 @@ configuration, which each of its commands does before it builds or loads anythin
 | `_repair_scale_factors` | the PyPI wheel lacks `common/gemnet/gemnet-dT.json`, without which `GemNetT()` raises |
 | `_allow_harmless_classes` | torch loads with `weights_only=True`; older checkpoints hold configuration containers |
 | `_say_hub_errors_in_one_sentence` | without a network, a published checkpoint ends in a page of traceback |
-| `watch_for_hub_errors` | the same for `mattergen-generate --pretrained-name`, which asks the hub before Hydra starts |
+| `watch_for_early_errors` | the same for `mattergen-generate --pretrained-name`, which asks the hub before Hydra starts |
+| `_refuse_compositions` | compositions that Python callers give to the joint sampling ended in a `TypeError` |
 | `_replace_draw_samples` | upstream writes structures only, at the very end, through fixed temporary names |
 | `register_property` | a condition must be in upstream's list before a dataset or an embedding is built |
 """
@@ -30,6 +31,12 @@ from mattergen_e.errors import UserError
 CHECKED_VERSION = "1.0.3"
 DATA = Path(__file__).parent / "upstream_data"
 
+#: What is said when compositions are given to a model, or to sampling settings, that generate the elements.
+COMPOSITIONS = (
+    "target_compositions needs a model trained for crystal structure prediction, without diffusion of atom types, and "
+    "MatterGen's --sampling_config_name=csp."
+)
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -39,6 +46,7 @@ def prepare() -> None:
     _allow_harmless_classes()
     _say_hub_errors_in_one_sentence()
     _replace_draw_samples()
+    _refuse_compositions()
 
 
 def exit_on_user_error(function: F) -> F:
@@ -179,7 +187,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} is not a safe checkpoint ({first}): it holds objects other than weights and plain data, or is "
             "damaged; take one from a source that you trust and save it with weights and plain data only."
         ) from None
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError) as error:  # of a file that is no checkpoint
         raise UserError(f"{path} cannot be read as a checkpoint ({error}): is it complete?") from None
 
 
@@ -219,23 +227,27 @@ def _hub_sentence(error: BaseException, name: str = "") -> str:
     )
 
 
-def watch_for_hub_errors() -> None:
-    """Makes `mattergen-generate` end with one sentence when it cannot reach the hub.
+def watch_for_early_errors() -> None:
+    """Makes `mattergen-generate` end with one sentence when it cannot reach the hub, or cannot take the compositions.
 
-    It asks the hub before it reads any configuration, so the search path plugin comes too late. PyTorch calls the entry
-    points of the group `torch.backends` when it is imported, and MatterGen's commands import it first of all. Any other
-    process is left as it is.
+    It asks the hub, and compares the model with --target_compositions, before the search path plugin can act. PyTorch
+    calls the entry points of the group `torch.backends` when it is imported, and MatterGen's commands import it first
+    of all. Any other process is left as it is.
     """
     if not _is_mattergen_command():
         return
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        frames = traceback.walk_tb(trace)
-        if not (_is_hub_error(error) and any(f.f_code.co_name == "from_hf_hub" for f, _ in frames)):
+        functions = {(f.f_globals.get("__name__"), f.f_code.co_name) for f, _ in traceback.walk_tb(trace)}
+        if _is_hub_error(error) and any(name == "from_hf_hub" for _, name in functions):
+            sentence = _hub_sentence(error)
+        elif "crystal structure prediction" in str(error) and ("mattergen.generator", "__post_init__") in functions:
+            sentence = COMPOSITIONS
+        else:
             before(kind, error, trace)
             return
-        print(f"mattergen-e: {_hub_sentence(error)}", file=sys.stderr)
+        print(f"mattergen-e: {sentence}", file=sys.stderr)
         raise SystemExit(2)
 
     sys.excepthook = hook
@@ -267,6 +279,24 @@ def _replace_draw_samples() -> None:
 
     draw_samples_from_sampler._mattergen_e = True  # type: ignore[attr-defined]
     generator.draw_samples_from_sampler = draw_samples_from_sampler
+
+
+def _refuse_compositions() -> None:
+    """`CrystalGenerator.generate(target_compositions_dict=...)` is not checked by MatterGen, unlike the constructor."""
+    generator: Any = sys.modules.get("mattergen.generator")
+    if generator is None or getattr(generator.CrystalGenerator.get_condition_loader, "_mattergen_e", False):
+        return
+    original = generator.CrystalGenerator.get_condition_loader
+
+    @functools.wraps(original)
+    @exit_on_user_error
+    def get_condition_loader(self: Any, sampling_config: Any, target_compositions_dict: Any = None) -> Any:
+        if target_compositions_dict and "draw" in sampling_config.sampler_partial:
+            raise UserError(COMPOSITIONS)
+        return original(self, sampling_config, target_compositions_dict)
+
+    get_condition_loader._mattergen_e = True  # type: ignore[attr-defined]
+    generator.CrystalGenerator.get_condition_loader = get_condition_loader
 
 
 # -- conditions -------------------------------------------------------------------------------------------------------

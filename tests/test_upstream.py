@@ -179,8 +179,8 @@ def test_checkpoint_that_is_damaged_or_absent(tmp_path: Path) -> None:
         upstream.load_checkpoint(path)
     torch.save({"state_dict": {"weight": torch.ones(1000)}}, path)
     whole = path.read_bytes()
-    for cut in (0, 10, len(whole) // 2):
-        path.write_bytes(whole[:cut])
+    for content in (b"", whole[:10], whole[: len(whole) // 2], b"half a file"):
+        path.write_bytes(content)
         with pytest.raises(UserError) as caught:
             upstream.load_checkpoint(path)
         assert len(str(caught.value).splitlines()) == 1
@@ -250,6 +250,41 @@ def test_finetuning_a_published_model_offline(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.fixture
+def generate(gemnet: Any) -> Callable[..., Any]:
+    """MatterGen's generator in Python on the small model of the repository."""
+    from mattergen.common.utils.data_classes import MatterGenCheckpointInfo
+    from mattergen.generator import CrystalGenerator
+
+    model = Path(__file__).resolve().parents[1] / "checkpoints" / "bader_joint_small"
+
+    def make(**settings: Any) -> Any:
+        info = MatterGenCheckpointInfo(str(model))
+        return CrystalGenerator(info, batch_size=1, num_batches=1, sampling_config_name="joint", **settings)
+
+    return make
+
+
+def test_compositions_of_a_python_caller_are_one_sentence(generate: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="target_compositions needs a model trained for crystal structure prediction"):
+        generate().generate(target_compositions_dict=[{"Na": 1, "Cl": 1}], output_dir=str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_compositions_of_the_command_are_one_sentence(
+    generate: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/mattergen-generate"])
+    upstream.watch_for_early_errors()
+    with pytest.raises(AssertionError) as caught:
+        generate(target_compositions_dict=[{"Na": 1, "Cl": 1}])
+    with pytest.raises(SystemExit) as ended:
+        sys.excepthook(AssertionError, caught.value, caught.tb)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"mattergen-e: {upstream.COMPOSITIONS}\n"
+
+
 @pytest.mark.slow
 def test_generating_with_a_published_model_offline(tmp_path: Path) -> None:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
@@ -267,7 +302,7 @@ def test_only_commands_of_mattergen_are_watched(program: str, watched: bool, mon
     before = sys.excepthook
     monkeypatch.setattr(sys, "excepthook", before)
     monkeypatch.setattr(sys, "argv", [f"/usr/bin/{program}"])
-    upstream.watch_for_hub_errors()
+    upstream.watch_for_early_errors()
     assert (sys.excepthook is not before) == watched
 
 
@@ -276,7 +311,7 @@ def test_hook_takes_errors_of_the_hub_only(raised: Exception, monkeypatch: pytes
     passed_on: list[BaseException] = []
     monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: passed_on.append(error))
     monkeypatch.setattr(sys, "argv", ["/usr/bin/mattergen-generate"])
-    upstream.watch_for_hub_errors()
+    upstream.watch_for_early_errors()
 
     def from_hf_hub() -> None:
         raise raised

@@ -32,6 +32,7 @@ def export(
     if notes is not None and not notes.is_file():
         raise UserError(f"{notes} does not exist.")
     given = yaml.safe_load(notes.read_text()) if notes is not None else None
-    card = write(run, out, notes=given, cache=cache, overwrite=overwrite)
+    with quiet():
+        card = write(run, out, notes=given, cache=cache, overwrite=overwrite)
     size = (out / "checkpoints" / "last.ckpt").stat().st_size / 2**20
     typer.echo(f"{out}: {card.parameters:,} parameters, {size:.1f} MiB, weights {card.weights_sha256[:12]}")

@@ -91,9 +91,14 @@ class JointSampler(GuidedPredictorCorrector):
             **arguments: As of MatterGen's `GuidedPredictorCorrector`.
 
         Raises:
-            UserError: If N contradicts the model.
+            UserError: If N contradicts the model, or the model does not generate the elements.
         """
         module: Any = pl_module.diffusion_module
+        if "atomic_numbers" not in module.corruption.corrupted_fields:
+            raise UserError(
+                "this model was trained for crystal structure prediction, without diffusion of atom types: generate "
+                "with MatterGen's --sampling_config_name=csp and --target_compositions."
+            )
         if module.model.element_mask_func is None:  # mattergen-generate sets it; Python callers get the same
             module.model.element_mask_func = mask_disallowed_elements
         trained: set[int] = {c.N for c in module.corruption.discrete_corruptions.values()}

@@ -63,10 +63,12 @@ def draw(
         All crystals of the run, those of a resumed run included, with descriptors as site properties.
 
     Raises:
-        UserError: If a condition is unknown to the model, or the folder must not be written.
+        UserError: If a condition is unknown to the model, if the conditions fix the composition, which the model
+            generates, or if the folder must not be written.
     """
     conditions = dict(properties_to_condition_on or {})
     _check_conditions(sampler, conditions)
+    _check_compositions(sampler, condition_loader)
     if conditions and sampler._guidance_scale == 0:
         print(
             "mattergen-e: a guidance factor of 0 generates as if no property was asked for: add "
@@ -211,6 +213,17 @@ def _check_conditions(sampler: JointSampler, conditions: Mapping[str, Any]) -> N
             raise UserError(
                 f"--properties_to_condition_on names '{name}', but this model was trained to be conditioned on {known}."
             )
+
+
+def _check_compositions(sampler: JointSampler, loader: Any) -> None:
+    """Refuses MatterGen's loader of compositions: the sampler would replace the given elements and not say so."""
+    conditions = getattr(loader, "dataset", None) or [{}]
+    given = conditions[0]["atomic_numbers"] if "atomic_numbers" in conditions[0] else torch.empty(0)
+    if "atomic_numbers" in sampler.diffusion_module.corruption.corrupted_fields and bool((given > 0).any()):
+        raise UserError(
+            "target_compositions needs a model trained for crystal structure prediction, without diffusion of atom "
+            "types, and MatterGen's --sampling_config_name=csp: this model generates the elements itself."
+        )
 
 
 def _settings(sampler: JointSampler, loader: Any, conditions: dict[str, Any]) -> dict[str, Any]:

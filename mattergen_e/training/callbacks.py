@@ -46,9 +46,10 @@ class Provenance(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Adds the record: seed, versions, hardware, data, time and the last metrics."""
+        """Adds the record: recipe, seed, versions, hardware, data, time and the last metrics."""
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.endswith("_step")}
         checkpoint[RECORD] = {
+            "recipe": _recipe(),
             "seed": self.seed,
             "versions": provenance.versions(),
             "hardware": provenance.hardware(),
@@ -68,3 +69,10 @@ class Provenance(pl.Callback):
         if manifest is None or not manifest.is_file():
             return None
         return {"cache": Path(str(self.data)).name, "manifest_sha256": provenance.hash_file(manifest)}
+
+
+def _recipe() -> str | None:
+    """Name of the recipe that this process trains with; None outside of MatterGen's commands."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return HydraConfig.get().job.config_name if HydraConfig.initialized() else None

@@ -2,80 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from mattergen_e import provenance, upstream
 from mattergen_e.data.cache import list_sites
 from mattergen_e.errors import UserError
 from mattergen_e.prediction.accuracy import ELEMENT_MEANS, save_means, train_means
 from mattergen_e.training.callbacks import RECORD
-
-CARD = "card.yaml"
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class TrainingRecord(_Model):
-    """How a model came about: epochs, steps, hours, seed, versions, hardware, data, and the ends of its loss curves."""
-
-    epochs: int
-    steps: int
-    hours: float
-    seed: int | None
-    versions: dict[str, str]
-    hardware: dict[str, Any]
-    data: dict[str, str] | None
-    loss_first: dict[str, float]
-    loss_last: dict[str, float]
-
-
-class Card(_Model):
-    """What a model folder says of itself.
-
-    Attributes:
-        name: Name of the model.
-        description: What it is for, and what it is not for.
-        licence: Licence of the weights.
-        data: What it was trained on, with sources, licences and split hashes.
-        commands: The commands that made it, in order.
-        weights_sha256: Hash over the weights.
-        parameters: Number of parameters.
-        training: Filled from the run.
-        metrics: Figures with the command that prints them.
-    """
-
-    name: str
-    description: str
-    licence: str
-    data: list[dict[str, Any]]
-    commands: list[str]
-    weights_sha256: str
-    parameters: int
-    training: TrainingRecord
-    metrics: list[dict[str, Any]]
-
-
-def read_card(path: str | Path) -> Card:
-    """Reads and validates a card.
-
-    Raises:
-        UserError: If the file is missing or does not follow the schema.
-    """
-    try:
-        return Card.model_validate(yaml.safe_load(Path(path).read_text()))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.") from None
-    except (ValidationError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not a model card: {str(error).splitlines()[0]}") from error
+from mattergen_e.training.card import CARD, Card
+from mattergen_e.training.stages import find_stages, read_config, training_record
 
 
 def export(
@@ -107,18 +48,15 @@ def export(
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists: choose another --out or add --overwrite.")
     checkpoint_path = source / "checkpoints" / "last.ckpt"
-    config_path = source / "config.yaml"
-    if not config_path.is_file():
-        raise UserError(f"{source} holds no config.yaml: give the folder of a training run.")
+    whole = read_config(source)
     checkpoint = upstream.load_checkpoint(checkpoint_path)
-    config = _shareable(yaml.safe_load(config_path.read_text()))
+    config = _shareable(whole)
     state = {name: tensor.clone() for name, tensor in checkpoint["state_dict"].items()}
-    record = checkpoint.get(RECORD, {})
-    card = _card(source, target, checkpoint, state, record, notes or {})
+    card = _card(source, target, whole, checkpoint, state, notes or {})
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
-        _write(staging, config, state, checkpoint, record, card)
+        _write(staging, config, state, checkpoint, card)
         if cache is not None:
             names = list(config["lightning_module"].get("descriptors", {}))
             means = {name: train_means(cache, name) for name in names if name in list_sites(Path(cache) / "train")}
@@ -141,7 +79,7 @@ def _shareable(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, config: dict, state: dict, checkpoint: dict, record: dict, card: Card) -> None:
+def _write(folder: Path, config: dict, state: dict, checkpoint: dict, card: Card) -> None:
     import torch
 
     (folder / "checkpoints").mkdir()
@@ -152,48 +90,22 @@ def _write(folder: Path, config: dict, state: dict, checkpoint: dict, record: di
         "epoch": checkpoint["epoch"],
         "global_step": checkpoint["global_step"],
         "pytorch-lightning_version": checkpoint["pytorch-lightning_version"],
-        RECORD: record,
+        RECORD: checkpoint.get(RECORD, {}),
     }
     torch.save(kept, folder / "checkpoints" / "last.ckpt")
     (folder / CARD).write_text(yaml.safe_dump(card.model_dump(), sort_keys=False, allow_unicode=True, width=110))
 
 
-def _card(
-    source: Path, target: Path, checkpoint: dict, state: dict, record: dict[str, Any], notes: dict[str, Any]
-) -> Card:
-    first, last = _loss_ends(source / "metrics.csv")
+def _card(source: Path, target: Path, config: dict, checkpoint: dict, state: dict, notes: dict[str, Any]) -> Card:
+    training, stages = training_record(source, checkpoint), find_stages(source, config, checkpoint)
     written = {"name": target.name, "description": "", "licence": "", "data": [], "commands": [], "metrics": []}
     try:
         return Card(
             **(written | notes),
             weights_sha256=provenance.hash_weights(state),
             parameters=sum(tensor.numel() for tensor in state.values()),
-            training=TrainingRecord(
-                epochs=int(checkpoint["epoch"]) + 1,
-                steps=int(checkpoint["global_step"]),
-                hours=round(float(record.get("seconds", 0.0)) / 3600, 2),
-                seed=record.get("seed"),
-                versions=record.get("versions", {}),
-                hardware=record.get("hardware", {}),
-                data=record.get("data"),
-                loss_first=first,
-                loss_last=last,
-            ),
+            training=training,
+            stages=stages,
         )
     except (ValidationError, TypeError) as error:
         raise UserError(f"the notes for the card are not right: {str(error).splitlines()[0]}") from error
-
-
-def _loss_ends(path: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """First and last epoch's mean of every loss in a CSV logger's file."""
-    first: dict[str, float] = {}
-    last: dict[str, float] = {}
-    if not path.is_file():
-        return first, last
-    with open(path, newline="") as handle:
-        for row in csv.DictReader(handle):
-            for name, value in row.items():
-                if value and name.endswith(("_val", "_train_epoch")):
-                    first.setdefault(name, round(float(value), 4))
-                    last[name] = round(float(value), 4)
-    return first, last

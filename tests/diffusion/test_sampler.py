@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mattergen.common.utils.globals import SELECTED_ATOMIC_NUMBERS
+from mattergen.diffusion.corruption.multi_corruption import MultiCorruption
 from mattergen.diffusion.lightning_module import DiffusionLightningModule
 
 from mattergen_e.descriptors import BaderCharge, Descriptor, Dummy
@@ -83,6 +84,13 @@ def test_number_of_steps_must_be_the_models(make_joint, make_sampler):
     with pytest.raises(UserError, match="N is 7, but this model's atom types were trained with 10 steps"):
         make_sampler(make_joint(), N=7)
     assert make_sampler(make_joint(), N=10).N == 10
+
+
+def test_model_for_crystal_structure_prediction_is_sent_to_mattergens_settings(make_module, make_sampler):
+    module = make_module()
+    module.corruption = MultiCorruption(sdes=module.corruption.sdes)
+    with pytest.raises(UserError, match="without diffusion of atom types.*sampling_config_name=csp"):
+        make_sampler(DiffusionLightningModule(diffusion_module=module))
 
 
 def test_cells_are_held_to_the_bounds_of_the_settings(make_joint, make_sampler, conditions):

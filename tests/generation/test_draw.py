@@ -11,6 +11,10 @@ import ase.io
 import numpy as np
 import pytest
 import torch
+from mattergen.common.data.condition_factory import (
+    get_composition_data_loader,
+    get_number_of_atoms_condition_loader,
+)
 from mattergen.diffusion.lightning_module import DiffusionLightningModule
 
 from mattergen_e.descriptors import BaderCharge, Descriptor
@@ -321,6 +325,20 @@ def test_condition_that_the_model_does_not_know(tmp_path, model, make_joint, mak
     with pytest.raises(UserError, match="names 'space_group', but this model was trained .* on dft_band_gap"):
         draw(make_sampler(make_joint(adapter=True)), loader(), {"space_group": 1}, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_compositions_are_refused(tmp_path, model, make_sampler):
+    """With the loader that MatterGen makes of `target_compositions`; NaCl must not come out as anything else."""
+    compositions = get_composition_data_loader([{"Na": 1, "Cl": 1}], 2, batch_size=2)
+    with pytest.raises(UserError, match="crystal structure prediction.*sampling_config_name=csp"):
+        draw(make_sampler(model), compositions, {}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_mattergens_own_loader_of_numbers_of_sites_is_taken(model, make_sampler):
+    sizes = get_number_of_atoms_condition_loader("ALEX_MP_20", num_samples=2, batch_size=2)
+    structures = draw(make_sampler(model), sizes, {})
+    assert 0 < len(structures) <= 2
 
 
 def test_conditions_are_recorded(tmp_path, capsys, make_joint, make_sampler):

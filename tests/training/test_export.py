@@ -1,4 +1,4 @@
-"""Model folders: the card's schema, the ends of the loss curves, and what must not leave the machine."""
+"""Model folders: what is kept, and what must not leave the machine."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import pytest
 import torch
 import yaml
 
+from mattergen_e.cli.export import export as command
 from mattergen_e.errors import UserError
-from mattergen_e.training.export import _loss_ends, export, read_card
+from mattergen_e.training.card import read_card
+from mattergen_e.training.export import export
 
 
 @pytest.fixture
@@ -46,6 +48,7 @@ def test_export_keeps_weights_and_drops_the_rest(run: Path, tmp_path: Path) -> N
     loaded = torch.load(tmp_path / "model" / "checkpoints" / "last.ckpt", weights_only=True)
     assert torch.equal(loaded["state_dict"]["a"], torch.arange(4.0))
     assert "optimizer_states" not in loaded
+    assert [(stage.run, stage.hours) for stage in card.stages] == [("run", 0.5)]
     for file in ("config.yaml", "card.yaml"):
         assert "secret" not in (tmp_path / "model" / file).read_text()
     assert read_card(tmp_path / "model" / "card.yaml") == card
@@ -76,13 +79,8 @@ def test_missing_parts_are_named(run: Path, tmp_path: Path) -> None:
         export(run, tmp_path / "model")
 
 
-def test_card_of_another_form_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "card.yaml").write_text("name: x\nsomething: else\n")
-    with pytest.raises(UserError, match="is not a model card"):
-        read_card(tmp_path / "card.yaml")
-    with pytest.raises(UserError, match="does not exist"):
-        read_card(tmp_path / "no.yaml")
-
-
-def test_loss_ends_of_no_file(tmp_path: Path) -> None:
-    assert _loss_ends(tmp_path / "metrics.csv") == ({}, {})
+def test_command_says_one_line(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command(run, tmp_path / "model")
+    out, err = capfd.readouterr()
+    assert out.startswith(f"{tmp_path / 'model'}: 10 parameters") and len(out.splitlines()) == 1
+    assert err == ""

@@ -1,4 +1,4 @@
-"""What is right and what is wrong with this installation and with a trained model: `mattergen-e doctor`."""
+"""What is right and what is wrong with this installation: versions, device, packages, recipes, descriptors."""
 
 from __future__ import annotations
 
@@ -8,19 +8,14 @@ import importlib.util
 import os
 import platform
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from mattergen_e import upstream
-from mattergen_e.console import quiet
+from mattergen_e.doctor.report import Finding, Level, first_lines
 from mattergen_e.errors import UserError
-
-Level = Literal["ok", "warning", "problem"]
 
 #: Versions that this release was run with, beside the requirements of the package, which are looser.
 CHECKED = {
@@ -36,94 +31,6 @@ CHECKED = {
     "xtalmet": "==1.0.*",
     "emmet-core": ">=0.88,<0.89",
 }
-
-#: Packages whose code a model's configuration may name; those of registered descriptors come in addition.
-TRUSTED_PACKAGES = frozenset({"mattergen", "mattergen_e", "torch"})
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        section: Group of findings.
-        subject: What was looked at.
-        level: 'ok'; 'warning' where something may not work; 'problem' where something does not.
-        text: What was found.
-        remedy: What to do about a warning or problem.
-    """
-
-    section: str
-    subject: str
-    level: Level
-    text: str
-    remedy: str = ""
-
-    def __post_init__(self) -> None:
-        if self.level != "ok" and not self.remedy:
-            raise ValueError(f"the finding '{self.subject}' is a {self.level} and names no remedy")
-
-
-@dataclass(frozen=True)
-class ModelSummary:
-    """What a folder with a trained model holds, as its configuration and its checkpoint tell."""
-
-    path: str
-    fields: list[str]
-    descriptors: dict[str, str]
-    properties: list[str]
-    hidden_dim: int | None
-    blocks: int | None
-    steps: int | None
-    parameters: int | None = None
-    epoch: int | None = None
-    global_step: int | None = None
-    versions: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Report:
-    """All findings, and the model if one was asked for."""
-
-    findings: list[Finding]
-    model: ModelSummary | None = None
-
-    @property
-    def healthy(self) -> bool:
-        """Whether there is no problem; warnings are allowed."""
-        return all(finding.level != "problem" for finding in self.findings)
-
-
-def examine(model_path: str | Path | None = None) -> Report:
-    """Runs every check.
-
-    Args:
-        model_path: Folder of a trained model to look at as well.
-    """
-    findings = [*check_versions()]
-    with quiet():
-        for check in CHECKS:
-            findings += _guarded(check)
-        if model_path is None:
-            return Report(findings)
-        summary, of_model = check_model(model_path)
-    return Report([*findings, *of_model], summary)
-
-
-def _guarded(check: Any) -> list[Finding]:
-    """Findings of a check; an error inside it is a finding as well, so that the others still run."""
-    try:
-        return check()
-    except Exception as error:
-        name = check.__name__.removeprefix("check_")
-        text = f"the check failed: {type(error).__name__}: {first_lines(error)}"
-        return [Finding(name, name, "problem", text, "Repair the packages named above, then run this command again.")]
-
-
-def first_lines(error: BaseException, limit: int = 2) -> str:
-    """The first lines of an error's message, in one line."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return " ".join(lines[:limit]) or type(error).__name__
 
 
 # -- versions ---------------------------------------------------------------------------------------------------------
@@ -347,166 +254,3 @@ def check_published() -> list[Finding]:
     ]
     text = ", ".join(here) or "none on this machine; naming one fetches it from the Hugging Face hub"
     return [Finding("packages", "published checkpoints", "ok", text)]
-
-
-#: What `examine` runs after the versions, in this order.
-CHECKS = (check_device, check_scatter, check_mattergen, check_published, check_hydra, check_descriptors)
-
-
-# -- a trained model --------------------------------------------------------------------------------------------------
-
-
-def check_model(path: str | Path) -> tuple[ModelSummary | None, list[Finding]]:
-    """What a trained model holds and whether this installation can build and load it.
-
-    Args:
-        path: Folder that holds `config.yaml` and `checkpoints/`.
-
-    Returns:
-        The summary, as far as it can be read, and the findings.
-    """
-    folder = Path(path).expanduser().resolve()
-    remedy = "Give the folder that holds config.yaml and checkpoints/: the run folder of a training."
-    try:
-        config = _read_config(folder)
-        summary = summarise(folder, config)
-    except UserError as error:
-        return None, [Finding("model", str(path), "problem", str(error), remedy)]
-    findings = [Finding("model", "config.yaml", "ok", "readable")]
-    try:
-        summary = _with_checkpoint(summary, folder)
-    except UserError as error:
-        # what cannot be read safely is not handed to the loader, which might be less careful
-        return summary, [*findings, Finding("model", "checkpoint", "problem", str(error), remedy)]
-    findings.append(Finding("model", "checkpoint", "ok", "weights and plain data only"))
-    foreign = foreign_code(config)
-    if foreign:
-        text = f"config.yaml names code that neither MatterGen nor a registered descriptor has: {', '.join(foreign)}"
-        trust = "Not built. If you trust the model, install the package that registers it as a descriptor."
-        return summary, [*findings, Finding("model", "loading", "problem", text, trust)]
-    parameters, loading = _load(folder)
-    return replace(summary, parameters=parameters), [*findings, loading]
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """The configuration as it stands in the file, nothing resolved."""
-    import yaml
-
-    file = folder / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"{folder} has no config.yaml.")
-    try:
-        config = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{file} cannot be read: {first_lines(error)}.") from None
-    if not isinstance(config, dict) or not isinstance(config.get("lightning_module"), dict):
-        raise UserError(f"{file} is not the configuration of a MatterGen model: it has no lightning_module.")
-    return config
-
-
-def _get(config: Any, *keys: str) -> Any:
-    """A value by its path; None where the path ends early."""
-    for key in keys:
-        config = config.get(key) if isinstance(config, dict) else None
-    return config
-
-
-def summarise(folder: Path, config: dict[str, Any]) -> ModelSummary:
-    """What a model's configuration tells.
-
-    Args:
-        folder: Where the configuration is.
-        config: Content of `config.yaml`.
-    """
-    lightning = config["lightning_module"]
-    module = _get(lightning, "diffusion_module")
-    denoiser = _get(module, "model")
-    if not isinstance(denoiser, dict):
-        raise UserError(f"{folder / 'config.yaml'} has no lightning_module.diffusion_module.model.")
-    discrete = _get(module, "corruption", "discrete_corruptions") or {}
-    descriptors = {name: _get(d, "_target_") or "?" for name, d in (_get(lightning, "descriptors") or {}).items()}
-    return ModelSummary(
-        path=str(folder),
-        fields=[*(_get(module, "corruption", "sdes") or {}), *discrete, *descriptors],
-        descriptors=descriptors,
-        properties=[
-            name for key in ("property_embeddings", "property_embeddings_adapt") for name in denoiser.get(key) or {}
-        ],
-        hidden_dim=denoiser.get("hidden_dim"),
-        blocks=_get(denoiser, "gemnet", "num_blocks"),
-        steps=_get(discrete, "atomic_numbers", "d3pm", "schedule", "num_steps"),
-    )
-
-
-def _with_checkpoint(summary: ModelSummary, folder: Path) -> ModelSummary:
-    """Adds what the last checkpoint records of its training."""
-    last = next((path for path in sorted(folder.rglob("*.ckpt")) if path.name == "last.ckpt"), None)
-    if last is None:
-        raise UserError(f"{folder} holds no last.ckpt.")
-    content = upstream.load_checkpoint(last)
-    if not isinstance(content.get("state_dict"), dict):
-        raise UserError(f"{last} holds no weights (state_dict).")
-    versions = {"pytorch-lightning": content.get("pytorch-lightning_version"), **(_recorded_versions(content) or {})}
-    return replace(
-        summary,
-        epoch=content.get("epoch"),
-        global_step=content.get("global_step"),
-        versions={name: str(version) for name, version in versions.items() if version is not None},
-    )
-
-
-def _recorded_versions(content: dict[str, Any]) -> dict[str, Any] | None:
-    """The versions that mattergen-e's training records in a checkpoint; None in other checkpoints."""
-    versions = _get(content, "mattergen_e", "versions")
-    return versions if isinstance(versions, dict) else None
-
-
-def foreign_code(config: dict[str, Any]) -> list[str]:
-    """Targets and expressions that building the model would run, and that are not of MatterGen or a descriptor.
-
-    A configuration is as powerful as a script: building a model calls whatever its `_target_` entries name.
-
-    Args:
-        config: Content of `config.yaml`.
-    """
-    from mattergen_e.descriptors.registry import registered
-
-    trusted = TRUSTED_PACKAGES | {item.target.split(".")[0].split(":")[0] for item in registered().values()}
-    suspicious = []
-    for key, value in _strings(config["lightning_module"]):
-        unknown = key == "_target_" and value.split(".")[0] not in trusted
-        if unknown or ("${" in value and "eval" in value):
-            suspicious.append(value)
-    return sorted(set(suspicious))
-
-
-def _strings(value: Any, key: str = "") -> Iterable[tuple[str, str]]:
-    """All strings of nested dictionaries and lists, with the key that they stand under."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _strings(item, str(name))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item, key)
-    elif isinstance(value, str):
-        yield key, value
-
-
-def _load(folder: Path) -> tuple[int | None, Finding]:
-    """Builds the model and loads its weights strictly, as MatterGen's commands do; the number of its parameters."""
-    from mattergen_e.models import load_model
-
-    remedy = "Use the versions that the model was trained with, or train it anew with this installation."
-    try:
-        model = load_model(folder, device="cpu")
-    except UserError as error:
-        cause = error.__cause__
-        text = f"{error} [{type(cause).__name__}: {first_lines(cause, 3)}]" if cause is not None else str(error)
-        if cause is not None and "Error locating target" in str(cause):
-            remedy = "Install the package that has the missing class, or a version of it that still has it."
-        return None, Finding("model", "loading", "problem", text, remedy)
-    except Exception as error:
-        text = f"building the model failed: {type(error).__name__}: {first_lines(error)}"
-        return None, Finding("model", "loading", "problem", text, remedy)
-    parameters = sum(p.numel() for p in model.parameters())
-    return parameters, Finding("model", "loading", "ok", "this installation builds it and loads all its weights")
