@@ -148,7 +148,9 @@ class JointSampler(GuidedPredictorCorrector):
                 raise
             self.guard.park(lonely)
             score = super()._score_fn(x.replace(cell=self.guard.cell(x["cell"])), t)
-        return self.guard.score(score, self._multi_corruption.corrupted_fields)
+        fields = self._multi_corruption.corrupted_fields
+        # With guidance, MatterGen after 1.0.3 cuts the score out of a joined batch, without the index of the crystals.
+        return self.guard.score(x.replace(**{name: score[name] for name in fields}), fields)
 
     def _without_neighbours(self, x: Any) -> torch.Tensor:
         """Which crystals have no pair or no triplet of sites within the network's cutoff, shape (n_crystals,), bool."""

@@ -28,8 +28,17 @@ CHECKED = {
     "hydra-core": ">=1.3.2,<1.4",
     "pymatgen": ">=2025.10,<2027",
     "numpy": ">=1.26,<2",
-    "xtalmet": "==1.0.*",
     "emmet-core": ">=0.88,<0.89",
+    "baderkit": ">=0.10,<0.11",
+    "mp-api": ">=0.47,<0.48",
+    "xtalmet": "==1.0.*",
+}
+
+#: Packages that only some commands need, and what for.
+OPTIONAL = {
+    "baderkit": "needed for Bader charges of densities (extra: labels)",
+    "mp-api": "needed for downloads of the Materials Project (extra: labels)",
+    "xtalmet": "needed for the validity and novelty of generated crystals",
 }
 
 
@@ -56,6 +65,8 @@ def _check_version(name: str, checked: SpecifierSet, required: SpecifierSet | No
     try:
         version = platform.python_version() if name == "python" else importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
+        if name in OPTIONAL:
+            return Finding("versions", name, "ok", f"not installed; {OPTIONAL[name]}")
         return Finding("versions", name, "problem", "not installed", _install(name, checked))
     if required is not None and not required.contains(version, prereleases=True):
         return Finding(

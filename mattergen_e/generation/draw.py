@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,7 @@ def draw(
     output_path: Path | None = None,
     cfg: Any = None,
     record_trajectories: bool = True,
+    progress_callback: Callable[..., object] | None = None,
 ) -> list[Structure]:
     """Generates all batches of a run and writes each as it ends.
 
@@ -58,6 +59,7 @@ def draw(
         output_path: Folder for the results; None to only return them.
         cfg: The model's configuration; kept for MatterGen's signature.
         record_trajectories: Ignored: `sampler_partial.output.trajectories` decides, and is off by default.
+        progress_callback: Called with `progress=`, the finished share of the batches (MatterGen after 1.0.3 gives it).
 
     Returns:
         All crystals of the run, those of a resumed run included, with descriptors as site properties.
@@ -88,7 +90,8 @@ def draw(
         condition_loader.seed = seed
     with store if store is not None else nullcontext():
         try:
-            made = _all_batches(sampler, condition_loader, conditions, seed, store, output_path)
+            batches = _reporting(condition_loader, progress_callback)
+            made = _all_batches(sampler, batches, conditions, seed, store, output_path)
         except KeyboardInterrupt:
             _say_how_to_go_on(store)
             raise
@@ -98,9 +101,20 @@ def draw(
         return [crystal.structure for crystal in store.read()]
 
 
+def _reporting(loader: Iterable[tuple[Any, Any]], callback: Callable[..., object] | None) -> Iterator[tuple[Any, Any]]:
+    """The batches, with a progress bar and reports to a caller who wants them."""
+    total = len(loader) if isinstance(loader, Sized) else None
+    for batch, item in enumerate(tqdm(loader, total=total, desc="Generating samples")):
+        if callback is not None and total:
+            callback(progress=batch / total)
+        yield item
+    if callback is not None:
+        callback(progress=1.0)
+
+
 def _all_batches(
     sampler: JointSampler,
-    loader: Iterable[tuple[Any, Any]],
+    batches: Iterable[tuple[Any, Any]],
     conditions: dict[str, Any],
     seed: int,
     store: RunStore | None,
@@ -108,8 +122,7 @@ def _all_batches(
 ) -> list[Generated]:
     made: list[Generated] = []
     first = 0
-    total = len(loader) if hasattr(loader, "__len__") else None  # type: ignore[arg-type]
-    for batch, (data, _) in enumerate(tqdm(loader, total=total, desc="Generating samples")):
+    for batch, (data, _) in enumerate(batches):
         begin = time.perf_counter()
         indices = range(first, first + data.get_batch_size())
         first = indices.stop

@@ -7,9 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from mattergen.common.data.collate import collate
 from mattergen.common.utils.globals import SELECTED_ATOMIC_NUMBERS
 from mattergen.diffusion.corruption.multi_corruption import MultiCorruption
 from mattergen.diffusion.lightning_module import DiffusionLightningModule
+from mattergen.diffusion.sampling.classifier_free_guidance import GuidedPredictorCorrector
+from mattergen.diffusion.sampling.pc_sampler import PredictorCorrector
 
 from mattergen_e.descriptors import BaderCharge, Descriptor, Dummy
 from mattergen_e.diffusion.predictors import DescriptorPredictor
@@ -190,6 +193,31 @@ def test_guidance_extrapolates_from_the_unconditional_score(adapter, make_sample
             assert not torch.allclose(scores[0.0][name], scores[1.0][name], atol=1e-4)
         expected = 2 * scores[1.0][name] - scores[0.0][name]
         assert torch.allclose(scores[2.0][name], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_guidance_that_evaluates_a_joined_batch(adapter, make_sampler, solids, to_batch, conditions, monkeypatch):
+    """MatterGen after 1.0.3 cuts both scores out of one evaluation; they come without the index of the crystals."""
+    batch = to_batch(list(solids.values()), dft_band_gap=[3.0] * 8)
+    t = torch.full((8,), 0.5)
+    sampler = make_sampler(adapter, guidance_scale=2.0)
+    sampler.guard.begin(batch["num_atoms"])
+    with torch.no_grad():
+        expected = sampler._score_fn(batch, t)
+
+    def joined(self, x, t):
+        both = collate([self._remove_conditioning_fn(x), self._keep_conditioning_fn(x)])
+        score = PredictorCorrector._score_fn(self, both, torch.cat([t, t]))
+        first, second = score[0], score[1]
+        fields = self._multi_corruption.corrupted_fields
+        return first.replace(**{k: torch.lerp(first[k], second[k], self._guidance_scale) for k in fields})
+
+    monkeypatch.setattr(GuidedPredictorCorrector, "_score_fn", joined)
+    with torch.no_grad():
+        found = sampler._score_fn(batch, t)
+    for name in (*FIELDS, "bader_charge"):
+        assert torch.allclose(found[name], expected[name], rtol=1e-3, atol=1e-4)
+    _, mean = sample(sampler, conditions(dft_band_gap=3.0))
+    assert np.abs(totals(mean)).max() < 1e-5
 
 
 def test_the_condition_matters_only_with_guidance(adapter, make_sampler, conditions):

@@ -35,7 +35,9 @@ def levels(findings: list[Finding]) -> dict[str, str]:
         ("torch", "1.13.0", "problem"),
         ("mattergen", "1.0.4", "warning"),
         ("mattergen", None, "problem"),
-        ("xtalmet", None, "problem"),
+        ("xtalmet", None, "ok"),
+        ("xtalmet", "1.5", "warning"),
+        ("baderkit", None, "ok"),
     ],
 )
 def test_versions(package: str, version: str | None, level: str, monkeypatch: pytest.MonkeyPatch) -> None:

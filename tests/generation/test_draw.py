@@ -218,6 +218,14 @@ def test_run_writes_what_it_returns(tmp_path, model, make_sampler):
     assert record.settings["steps"] == 10 and record.settings["descriptors"] == ["bader_charge", "dos"]
 
 
+def test_progress_is_reported_to_callers(model, make_sampler):
+    """As MatterGen's own function does in versions after 1.0.3."""
+    reports = []
+    draw(make_sampler(model), loader(), {}, progress_callback=lambda *, progress: reports.append(progress))
+    batches = len(loader())
+    assert reports == [i / batches for i in range(batches)] + [1.0]
+
+
 def test_run_without_a_folder(tmp_path, model, make_sampler):
     kept = draw(make_sampler(model), loader(), {}, tmp_path / "run")
     returned = draw(make_sampler(model), loader(), {})
