@@ -9,7 +9,7 @@ configuration, which each of its commands does before it builds or loads anythin
 | `_repair_scale_factors` | the PyPI wheel lacks `common/gemnet/gemnet-dT.json`, without which `GemNetT()` raises |
 | `_allow_harmless_classes` | torch loads with `weights_only=True`; older checkpoints hold configuration containers |
 | `_say_hub_errors_in_one_sentence` | without a network, a published checkpoint ends in a page of traceback |
-| `watch_for_early_errors` | the same for `mattergen-generate --pretrained-name`, which asks the hub before Hydra starts |
+| `watch_for_early_errors` | the same for `mattergen-generate --pretrained-name`, which asks the hub before all else |
 | `_refuse_compositions` | compositions that Python callers give to the joint sampling ended in a `TypeError` |
 | `_replace_draw_samples` | upstream writes structures only, at the very end, through fixed temporary names |
 | `register_property` | a condition must be in upstream's list before a dataset or an embedding is built |

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -68,6 +69,15 @@ def _conventional_cells() -> dict[str, Any]:
         "Li2O": make("Fm-3m", cubic(4.62), ["Li", "O"], [[0.25, 0.25, 0.25], [0, 0, 0]]),
         "Mg2Si": make("Fm-3m", cubic(6.35), ["Mg", "Si"], [[0.25, 0.25, 0.25], [0, 0, 0]]),
     }
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with the real data, or a skip."""
+    folder = Path(os.environ.get("MATTERGEN_E_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not all((folder / name).exists() for name in ("mp_structures.csv.gz", "vasp", "gpaw")):
+        pytest.skip(f"no real data in {folder}: set MATTERGEN_E_DATA")
+    return folder
 
 
 @pytest.fixture(scope="session")

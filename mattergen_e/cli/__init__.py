@@ -31,7 +31,7 @@ class Entry:
 
 
 COMMANDS = {
-    "data": Entry("mattergen_e.cli.data", "app", "Build the data set that a model is trained on."),
+    "data": Entry("mattergen_e.cli.data", "app", "Label calculations, build and show data sets."),
     "predict": Entry("mattergen_e.cli.predict", "predict", "Predict the descriptors of given structures."),
     "accuracy": Entry("mattergen_e.cli.predict", "accuracy", "Measure how well a model predicts descriptors."),
     "export": Entry("mattergen_e.cli.export", "export", "Turn a training run into a model folder to share."),

@@ -1,4 +1,4 @@
-"""Commands that make and show data: `mattergen-e data build`."""
+"""Commands that make and show data: `mattergen-e data label`, `compute`, `fetch`, `build` and `show`."""
 
 from __future__ import annotations
 
@@ -9,27 +9,44 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mattergen_e.cli.compute import command as compute
+from mattergen_e.cli.fetch import fetch
+from mattergen_e.cli.label import label
+from mattergen_e.cli.show import show as show_cache
 from mattergen_e.data.build import build_cache, read_ids
 from mattergen_e.data.cache import MANIFEST_NAME, Manifest
 from mattergen_e.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, help="Build the data set that a model is trained on.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Label calculations, and build the data set that a model is trained on.",
+)
 
 
 @app.callback()
 def main() -> None:
-    """Build the data set that a model is trained on."""
+    """Label calculations, and build the data set that a model is trained on."""
+
+
+app.command("fetch")(fetch)
+app.command("compute")(compute)
+app.command("label")(label)
+app.command("show")(show_cache)
 
 
 @app.command()
 def build(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Crystals: .jsonl, .jsonl.gz, .csv or .csv.gz.")
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...", help="Crystals: .jsonl, .csv (also .gz), or folders of labels or calculations."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new data set.")],
     site_value: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[=COLUMN]", help="Site value to keep; repeat for more. Default: bader_charge."),
+        typer.Option(metavar="NAME[=COLUMN]", help="Site value to keep; repeat for more. Default: bader_charge, DOS."),
     ] = None,
     prop: Annotated[
         list[str] | None,
@@ -101,12 +118,13 @@ def show(manifest: Manifest, out: Path, console: Console) -> None:
     table.add_column("split")
     table.add_column("crystals", justify="right")
     table.add_column("sites", justify="right")
-    for name, value in manifest.site_values.items():
+    values = manifest.site_values | manifest.crystal_values
+    for name, value in values.items():
         unit = f" [{value.unit}]" if value.unit else ""
-        table.add_column(f"{name}\nknown sites, rms{unit}".replace("[", r"\["), justify="right")
+        table.add_column(f"{name}\nknown, rms{unit}".replace("[", r"\["), justify="right")
     for split, info in manifest.splits.items():
         row = [split, f"{info.crystals:,}", f"{info.sites:,}"]
-        for value in manifest.site_values.values():
+        for value in values.values():
             stats = value.splits[split]
             row.append(f"{stats.coverage:.1%}" + (f", {stats.rms:.3f}" if stats.rms is not None else ""))
         table.add_row(*row)

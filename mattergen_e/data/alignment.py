@@ -110,6 +110,7 @@ def merge_site_values(
     site_map: NDArray[np.integer],
     n_reduced: int,
     tolerance: float,
+    by_area: bool = False,
 ) -> NDArray[np.float64]:
     """Carry the values of the input sites to the sites of the reduced cell.
 
@@ -121,6 +122,8 @@ def merge_site_values(
         site_map: (n_sites,), from `reduce_with_map`.
         n_reduced: Number of sites of the reduced cell.
         tolerance: Largest allowed deviation of a joined value from the mean, in the unit of `values`.
+        by_area: The values are spectra: the deviation is the area between a spectrum and the mean of the joined ones,
+            as a share of the area under that mean.
 
     Returns:
         (n_reduced, dim) array.
@@ -149,14 +152,19 @@ def merge_site_values(
     merged = np.zeros((n_reduced, values.shape[1]))
     np.add.at(merged, site_map, values)
     merged /= counts[:, None]
-    deviation = np.abs(values - merged[site_map]).max(axis=1)
+    deviation = np.abs(values - merged[site_map])
+    if by_area:
+        deviation = deviation.sum(axis=1) / np.maximum(np.abs(merged).sum(axis=1)[site_map], np.finfo(float).tiny)
+    else:
+        deviation = deviation.max(axis=1)
     deviation[~known] = 0.0
     if np.any(deviation > tolerance):
         worst = int(site_map[int(np.argmax(deviation))])
         group = values[site_map == worst]
         spread = float((group.max(axis=0) - group.min(axis=0)).max())
+        found = f"areas deviate by {deviation.max():.1%}" if by_area else f"values spread over {spread:.4g}"
         raise AlignmentError(
             f"the input sites {np.flatnonzero(site_map == worst).tolist()} are one site ({worst}) of the reduced cell "
-            f"but their values spread over {spread:.4g}, more than the merge tolerance of {tolerance:g} allows"
+            f"but their {found}, more than the merge tolerance of {tolerance:g} allows"
         )
     return merged

@@ -26,7 +26,7 @@ from mattergen_e.data.sources import ReadOptions, Record, iter_records, parse_re
 from mattergen_e.errors import UserError
 
 CHUNK = 128
-DEFAULT_SITE_VALUES = ("bader_charge",)
+DEFAULT_SITE_VALUES = ("bader_charge", "atomic_dos", "total_dos")
 
 
 def build_cache(
@@ -53,10 +53,11 @@ def build_cache(
     its arrays do not depend on `jobs`.
 
     Args:
-        sources: .jsonl, .jsonl.gz, .csv or .csv.gz files; entries keep this order.
+        sources: .jsonl, .jsonl.gz, .csv or .csv.gz files, folders of labels, or whatever `labels.run.label` takes;
+            those are labelled with its defaults in `<out>.labels`. Entries keep this order.
         out: Folder of the new cache.
-        site_values: NAME or NAME=COLUMN of the site values to keep; None keeps bader_charge where present. Crystals
-            without the values are kept as unlabelled.
+        site_values: NAME or NAME=COLUMN of the values to keep; None keeps bader_charge, atomic_dos and total_dos where
+            present. Crystals without the values are kept as unlabelled.
         properties: NAME or NAME=COLUMN of the properties to keep, by MatterGen's names; None keeps all that it knows.
         split_column: Column with train, val or test; None always splits by the hash of the id. Entries without a split
             are split by the hash.
@@ -84,6 +85,9 @@ def build_cache(
     read = _read_options(site_values, properties, split_column, known_properties)
     limits = CheckOptions(elements, max_atoms, neutrality_tolerance, merge_tolerance)
     collector = Collector(seed, split_fractions, read_ids(exclude_ids), strict)
+    files, unlabelled = _label_calculations(files, out, jobs, progress)
+    for item in unlabelled:
+        collector.add(item)
 
     asked = read if site_values is not None else None
     counts = [sum(1 for _ in iter_records(file, asked)) for file in files]
@@ -97,7 +101,7 @@ def build_cache(
 
     arrays, infos = property_arrays(collector.kept, dict(read.properties), properties is not None)
     with _appearing(out, overwrite) as folder:
-        splits, values = write_splits(folder, collector, arrays, dict(read.site_values))
+        splits, of_sites, of_crystals = write_splits(folder, collector, arrays, dict(read.site_values))
         manifest = cache.Manifest(
             mattergen_e_version=mattergen_e.__version__,
             packages=_versions(),
@@ -105,7 +109,9 @@ def build_cache(
             settings=_settings(read, limits, collector),
             sources=[_describe(file, n) for file, n in zip(files, counts, strict=True)],
             splits=splits,
-            site_values=values,
+            site_values=of_sites,
+            crystal_values=of_crystals,
+            processing=_processing(files, read, {*of_sites, *of_crystals}),
             properties=infos,
             excluded=collector.excluded,
             dropped_by_reason=collector.counts(),
@@ -113,6 +119,44 @@ def build_cache(
         )
         (folder / cache.MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return manifest
+
+
+def _label_calculations(
+    files: list[Path], out: Path, jobs: int | None, progress: bool
+) -> tuple[list[Path], list[Dropped]]:
+    """Labels of those sources that are calculations, in a folder beside the cache that a second build uses again."""
+    from mattergen_e.labels.store import is_label_folder
+
+    raw = [file for file in files if (file.is_dir() and not is_label_folder(file)) or file.suffix == ".npz"]
+    if not raw:
+        return files, []
+    from mattergen_e.labels.run import label
+
+    folder = out.parent / f"{out.name}.labels"
+    summary = label(raw, folder, jobs=jobs, progress=progress)
+    first = files.index(raw[0])
+    kept = [file for file in files if file not in raw]
+    kept.insert(first - sum(file in raw for file in files[:first]), folder)
+    dropped = [Dropped(o.id, o.origin, o.reason, o.sentence) for o in summary.outcomes if o.reason is not None]
+    return kept, dropped
+
+
+def _processing(files: Sequence[Path], read: ReadOptions, names: set[str]) -> dict[str, Any]:
+    """How the values of label folders were made; all folders must agree."""
+    from mattergen_e.labels.store import read_settings
+
+    found: dict[str, Any] = {}
+    parts = {"bader_charge": "bader"}
+    columns = {column: name for name, column in read.site_values}
+    for folder in (file for file in files if file.is_dir()):
+        settings = read_settings(folder).model_dump(mode="json")
+        for column in ("bader_charge", "atomic_dos", "total_dos"):
+            name, made = columns.get(column), settings[parts.get(column, column)]
+            if name is None or name not in names:
+                continue
+            if found.setdefault(name, made) != made:
+                raise UserError(f"{folder}: its {column!r} was made with other settings than that of another folder.")
+    return found
 
 
 def _settings(read: ReadOptions, limits: CheckOptions, collector: Collector) -> dict[str, Any]:
@@ -276,7 +320,7 @@ def _check_outcome(collector: Collector, read: ReadOptions, explicit: bool) -> N
             f"No entry is left: {len(collector.dropped)} dropped{why}, {collector.excluded} excluded; check the files."
         )
     for name, column in read.site_values if explicit else ():
-        if name not in collector.dims:
+        if name not in collector.dims and name not in collector.crystal_dims:
             raise UserError(f"No crystal has the site value {name!r} (column {column!r}): check the name.")
 
 
@@ -301,9 +345,14 @@ def read_ids(source: str | Path | Iterable[str] | None) -> frozenset[str]:
 
 
 def _describe(file: Path, entries: int) -> cache.SourceFile:
+    name = file.name
+    if file.is_dir():
+        from mattergen_e.labels.store import LABELS
+
+        file = file / LABELS
     with file.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return cache.SourceFile(name=file.name, sha256=digest, size=file.stat().st_size, entries=entries)
+    return cache.SourceFile(name=name, sha256=digest, size=file.stat().st_size, entries=entries)
 
 
 def _versions() -> dict[str, str]:

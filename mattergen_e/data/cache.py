@@ -8,8 +8,9 @@
     <cache>/<split>/structure_id.npy    (crystals,) unicode
     <cache>/<split>/<property>.json     MatterGen's PropertyValues
     <cache>/<split>/sites/<name>.npy    (sites, dim) float32, NaN where a crystal has no values
+    <cache>/<split>/crystals/<name>.npy (crystals, dim) float32, NaN where a crystal has none
 
-All but `sites/` and the manifest is MatterGen's own layout.
+All but `sites/`, `crystals/` and the manifest is MatterGen's own layout.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from mattergen_e.errors import UserError
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SITES_FOLDER = "sites"
+CRYSTALS_FOLDER = "crystals"
 CORE_NAMES = ("pos", "cell", "atomic_numbers", "num_atoms", "structure_id")
 
 
@@ -90,7 +92,10 @@ class DroppedEntry(_Model):
 
 
 class Manifest(_Model):
-    """What a cache holds and where it comes from."""
+    """What a cache holds and where it comes from.
+
+    `processing` holds, by name of the value, the settings that its labels were made with: grid, smearing, tolerances.
+    """
 
     format_version: Literal[1] = FORMAT_VERSION
     mattergen_e_version: str
@@ -100,6 +105,8 @@ class Manifest(_Model):
     sources: list[SourceFile]
     splits: dict[str, SplitInfo]
     site_values: dict[str, SiteValue]
+    crystal_values: dict[str, SiteValue] = Field(default_factory=dict)
+    processing: dict[str, Any] = Field(default_factory=dict)
     properties: dict[str, PropertyInfo]
     excluded: int = Field(default=0, ge=0)
     dropped_by_reason: dict[str, int]
@@ -171,6 +178,47 @@ def open_sites(split_dir: str | Path, name: str) -> NDArray[np.float32]:
     return values
 
 
+def open_crystals(split_dir: str | Path, name: str) -> NDArray[np.float32]:
+    """Map an array of the crystals of a split into memory.
+
+    Args:
+        split_dir: `<cache>/<split>`.
+        name: Name of the value, e.g. total_dos.
+
+    Returns:
+        Read-only float32 array (crystals, dim); NaN where unknown.
+
+    Raises:
+        UserError: If the cache has no such values, or the file is damaged.
+    """
+    path = Path(split_dir) / CRYSTALS_FOLDER / f"{name}.npy"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: the cache has no {name!r}; build it from labels with a DOS.")
+    return load_array(path)
+
+
+def require_processing(manifest: Manifest, name: str, settings: BaseModel) -> None:
+    """Check that values of a cache were made as they are used.
+
+    Args:
+        manifest: Of the cache.
+        name: Name of the value, e.g. atomic_dos.
+        settings: How they must have been made, e.g. an `AtomicDosSettings`.
+
+    Raises:
+        UserError: If the cache does not say how they were made, or says something else.
+    """
+    found, wanted = manifest.processing.get(name), settings.model_dump(mode="json")
+    if found is None:
+        raise UserError(f"The cache does not say how its {name!r} was made: build it from labels of 'data label'.")
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise UserError(
+                f"The cache's {name!r} was made with {key} {found.get(key)}, but {value} is needed: label anew with "
+                "the same settings."
+            )
+
+
 def list_sites(split_dir: str | Path) -> list[str]:
     """Names of the site values of a split, sorted."""
     return sorted(file.stem for file in (Path(split_dir) / SITES_FOLDER).glob("*.npy"))
@@ -204,6 +252,7 @@ def write_split(
     folder: Path,
     core: dict[str, NDArray[Any]],
     sites: dict[str, NDArray[np.float32]],
+    crystals: dict[str, NDArray[np.float32]],
     properties: dict[str, NDArray[Any]],
 ) -> SplitInfo:
     """Write one split.
@@ -212,6 +261,7 @@ def write_split(
         folder: New folder.
         core: The five arrays of `CORE_NAMES`.
         sites: (sites, dim) float32 arrays by name.
+        crystals: (crystals, dim) float32 arrays by name.
         properties: (crystals,) float or unicode arrays by MatterGen's name.
 
     Returns:
@@ -228,9 +278,11 @@ def write_split(
     for name in CORE_NAMES:
         np.save(folder / f"{name}.npy", core[name], allow_pickle=False)
         hashes[name] = hash_array(core[name])
-    for name, values in sites.items():
-        np.save(folder / SITES_FOLDER / f"{name}.npy", values, allow_pickle=False)
-        hashes[f"{SITES_FOLDER}/{name}"] = hash_array(values)
+    for part, arrays in ((SITES_FOLDER, sites), (CRYSTALS_FOLDER, crystals)):
+        for name, values in arrays.items():
+            (folder / part).mkdir(exist_ok=True)
+            np.save(folder / part / f"{name}.npy", values, allow_pickle=False)
+            hashes[f"{part}/{name}"] = hash_array(values)
     for name, values in properties.items():
         PropertyValues(values=values, property_source_doc_id=name).to_json(str(folder / f"{name}.json"))
         hashes[f"{name}.json"] = hash_array(values)

@@ -34,8 +34,20 @@ REASONS = {
 }
 
 NEUTRAL_SITE_VALUES = frozenset({"bader_charge"})
-SITE_VALUE_UNITS = {"bader_charge": "e", "mulliken_charge": "e", "loewdin_charge": "e", "magmom": "mu_B"}
+SITE_VALUE_UNITS = {
+    "bader_charge": "e",
+    "mulliken_charge": "e",
+    "loewdin_charge": "e",
+    "magmom": "mu_B",
+    "atomic_dos": "states/eV",
+    "total_dos": "states/eV/atom",
+}
 SITE_VALUE_DIMS = {"bader_charge": 1, "mulliken_charge": 1, "loewdin_charge": 1, "magmom": 1}
+
+#: Values of a crystal that do not depend on the choice of the cell; every other one belongs to the sites.
+CRYSTAL_VALUES = frozenset({"total_dos"})
+#: Spectra: joined ones are compared by their area.
+SPECTRA = frozenset({"atomic_dos"})
 
 MAX_INPUT_SITES = 1000
 MIN_VOLUME_PER_SITE = 1.0
@@ -69,12 +81,14 @@ class CheckOptions:
         max_atoms: Most sites of a reduced cell.
         neutrality_tolerance: Largest |sum of charges| of a crystal, in e.
         merge_tolerance: Largest deviation of joined site values from their mean, in the unit of the value.
+        spectrum_tolerance: Largest area between joined spectra and their mean, as a share of the mean's area.
     """
 
     elements: frozenset[int]
     max_atoms: int = 20
     neutrality_tolerance: float = 0.05
     merge_tolerance: float = 0.02
+    spectrum_tolerance: float = 0.1
 
 
 @cache
@@ -220,6 +234,28 @@ def check_site_values(name: str, values: NDArray[np.floating], n_sites: int) -> 
             "nan_values",
             f"{name} has no finite value at {int(bad.sum())} of {n_sites} sites (first: site {int(np.argmax(bad))})",
         )
+    return True
+
+
+def check_crystal_value(name: str, values: NDArray[np.floating]) -> bool:
+    """Check an array of a crystal.
+
+    Args:
+        name: Name of the value.
+        values: Array (dim,).
+
+    Returns:
+        Whether the values are known (False: every one is NaN).
+
+    Raises:
+        EntryError: With reason site_count_mismatch or nan_values.
+    """
+    if values.ndim != 1 or len(values) == 0:
+        raise EntryError("site_count_mismatch", f"{name} has the shape {values.shape}, expected one list of numbers")
+    if np.isnan(values).all():
+        return False
+    if not np.isfinite(values).all():
+        raise EntryError("nan_values", f"{name} has {int((~np.isfinite(values)).sum())} values that are not finite")
     return True
 
 

@@ -19,8 +19,10 @@ from mattergen_e.data import cache
 from mattergen_e.data.alignment import AlignmentError, merge_site_values, reduce_with_map
 from mattergen_e.data.checks import (
     SITE_VALUE_UNITS,
+    SPECTRA,
     CheckOptions,
     EntryError,
+    check_crystal_value,
     check_input,
     check_neutral,
     check_reduced,
@@ -40,6 +42,7 @@ class Prepared:
         cell: (3, 3) lattice vectors in Å.
         numbers: (n,) atomic numbers.
         site_values: Known values (n, dim) by name.
+        crystal_values: Known values (dim,) of the crystal by name.
         properties: Properties of the crystal by MatterGen's name.
     """
 
@@ -50,6 +53,7 @@ class Prepared:
     cell: NDArray[np.float64]
     numbers: NDArray[np.int64]
     site_values: dict[str, NDArray[np.float64]]
+    crystal_values: dict[str, NDArray[np.float64]]
     properties: dict[str, float | str]
 
 
@@ -84,7 +88,9 @@ def prepare(entry: Entry, options: CheckOptions) -> Prepared:
         check_reduced(reduced, options)
         merged = {}
         for name, values in known.items():
-            merged[name] = merge_site_values(values, site_map, len(reduced), options.merge_tolerance)
+            spectrum = name in SPECTRA
+            tolerance = options.spectrum_tolerance if spectrum else options.merge_tolerance
+            merged[name] = merge_site_values(values, site_map, len(reduced), tolerance, by_area=spectrum)
             check_neutral(name, merged[name], options.neutrality_tolerance)
     except AlignmentError as error:
         raise EntryError("not_aligned", str(error), entry.id) from error
@@ -96,6 +102,7 @@ def prepare(entry: Entry, options: CheckOptions) -> Prepared:
         cell=np.array(reduced.lattice.matrix, dtype=np.float64),
         numbers=np.array(reduced.atomic_numbers, dtype=np.int64),
         site_values=merged,
+        crystal_values={k: v for k, v in entry.crystal_values.items() if check_crystal_value(k, v)},
         properties=entry.properties,
     )
 
@@ -127,6 +134,7 @@ class Collector:
     kept: dict[str, list[Prepared]] = field(default_factory=lambda: {s: [] for s in SPLITS})
     dropped: list[Dropped] = field(default_factory=list)
     dims: dict[str, int] = field(default_factory=dict)
+    crystal_dims: dict[str, int] = field(default_factory=dict)
     excluded: int = 0
     _seen: dict[str, str] = field(default_factory=dict)
 
@@ -157,13 +165,17 @@ class Collector:
     def _problem(self, item: Prepared) -> tuple[str, str] | None:
         if item.id in self._seen:
             return "duplicate_id", f"the id {item.id!r} was already used at {self._seen[item.id]}"
-        for name, values in item.site_values.items():
-            dim = self.dims.setdefault(name, values.shape[1])
-            if values.shape[1] != dim:
-                return (
-                    "site_count_mismatch",
-                    f"{name} has {values.shape[1]} numbers per site, but {dim} in the entries before",
-                )
+        for kind, given, dims in (
+            ("site", item.site_values, self.dims),
+            ("crystal", item.crystal_values, self.crystal_dims),
+        ):
+            for name, values in given.items():
+                dim = dims.setdefault(name, values.shape[-1])
+                if values.shape[-1] != dim:
+                    return (
+                        "site_count_mismatch",
+                        f"{name} has {values.shape[-1]} numbers per {kind}, but {dim} in the entries before",
+                    )
         return None
 
     def counts(self) -> dict[str, int]:
@@ -215,7 +227,7 @@ def property_arrays(
 
 def write_splits(
     folder: Path, collector: Collector, properties: dict[str, dict[str, NDArray[Any]]], columns: dict[str, str]
-) -> tuple[dict[str, cache.SplitInfo], dict[str, cache.SiteValue]]:
+) -> tuple[dict[str, cache.SplitInfo], dict[str, cache.SiteValue], dict[str, cache.SiteValue]]:
     """Write every split that has crystals.
 
     Args:
@@ -225,13 +237,16 @@ def write_splits(
         columns: Column of the file by name of the site value.
 
     Returns:
-        What the manifest says of the splits and of the site values.
+        What the manifest says of the splits, of the values of sites, and of those of crystals.
     """
     splits: dict[str, cache.SplitInfo] = {}
-    values = {
-        name: cache.SiteValue(unit=site_value_unit(name), dim=dim, column=columns[name], splits={})
-        for name, dim in sorted(collector.dims.items())
-    }
+    of_sites, of_crystals = (
+        {
+            name: cache.SiteValue(unit=site_value_unit(name), dim=dim, column=columns[name], splits={})
+            for name, dim in sorted(dims.items())
+        }
+        for dims in (collector.dims, collector.crystal_dims)
+    )
     for split, items in collector.kept.items():
         if not items:
             continue
@@ -242,11 +257,15 @@ def write_splits(
             "num_atoms": np.array([len(item.numbers) for item in items]),
             "structure_id": np.array([item.id for item in items], dtype=np.str_),
         }
-        sites = {}
-        for name, info in values.items():
-            sites[name], info.splits[split] = _site_array(items, name, info.dim)
-        splits[split] = cache.write_split(folder / split, core, sites, properties[split])
-    return splits, values
+        sites, crystals = {}, {}
+        for name, info in of_sites.items():
+            rows = [item.site_values.get(name) for item in items]
+            sites[name], info.splits[split] = _stacked(rows, core["num_atoms"], info.dim)
+        for name, info in of_crystals.items():
+            rows = [None if row is None else row[None] for row in (item.crystal_values.get(name) for item in items)]
+            crystals[name], info.splits[split] = _stacked(rows, np.ones(len(items), dtype=np.int64), info.dim)
+        splits[split] = cache.write_split(folder / split, core, sites, crystals, properties[split])
+    return splits, of_sites, of_crystals
 
 
 def site_value_unit(name: str) -> str:
@@ -265,14 +284,16 @@ def site_value_unit(name: str) -> str:
     return ""
 
 
-def _site_array(items: list[Prepared], name: str, dim: int) -> tuple[NDArray[np.float32], cache.SiteStatistics]:
-    rows = [item.site_values.get(name) for item in items]
+def _stacked(
+    rows: list[NDArray[np.float64] | None], counts: NDArray[np.int64], dim: int
+) -> tuple[NDArray[np.float32], cache.SiteStatistics]:
+    """All values of a split under each other, NaN where unknown."""
     array = np.concatenate(
-        [np.full((len(i.numbers), dim), np.nan) if r is None else r for i, r in zip(items, rows, strict=True)]
+        [np.full((n, dim), np.nan) if row is None else row for row, n in zip(rows, counts.tolist(), strict=True)]
     ).astype(np.float32)
     known = array[~np.isnan(array).any(axis=1)]
     return array, cache.SiteStatistics(
-        labelled_crystals=sum(r is not None for r in rows),
+        labelled_crystals=sum(row is not None for row in rows),
         labelled_sites=len(known),
         coverage=len(known) / len(array),
         rms=float(np.sqrt(np.mean(np.square(known, dtype=np.float64)))) if len(known) else None,

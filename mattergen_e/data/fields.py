@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import zipfile
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -131,6 +134,31 @@ def read_site_values(name: str, raw: Any) -> NDArray[np.float64]:
     if values.ndim not in (1, 2):
         raise EntryError("site_count_mismatch", f"{name} has the shape {values.shape}, expected one row per site")
     return values[:, None] if values.ndim == 1 else values
+
+
+def read_label_arrays(folder: Path, name: Any) -> dict[str, NDArray[np.float64]]:
+    """Read the arrays that a label names.
+
+    Args:
+        folder: Of the labels.
+        name: Path of the .npz relative to the folder, or None.
+
+    Returns:
+        Arrays by name; empty without a file.
+
+    Raises:
+        EntryError: With reason broken_entry, if the file is not in the folder or is damaged.
+    """
+    if name is None:
+        return {}
+    path = (folder / str(name)).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise EntryError("broken_entry", f"the arrays {str(name)[:80]!r} are outside the folder of the labels")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {key: np.asarray(arrays[key], dtype=np.float64) for key in arrays.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise EntryError("broken_entry", f"the arrays {str(name)[:80]!r} cannot be read ({brief(error)})") from error
 
 
 def read_split(value: Any) -> str | None:

@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Structure
 
-from mattergen_e.data.checks import EntryError
+from mattergen_e.data.checks import CRYSTAL_VALUES, EntryError
 from mattergen_e.data.fields import (
     ID_KEYS,
     brief,
     read_cif,
     read_id,
+    read_label_arrays,
     read_property,
     read_site_values,
     read_split,
@@ -45,10 +46,14 @@ CSV_EXPECTED = "'material_id' and 'cif'"
 
 @dataclass(frozen=True)
 class Record:
-    """A raw record: a line of JSON (`payload` is text) or a row of a CSV (`payload` is a dictionary)."""
+    """A raw record: a line of JSON (`payload` is text) or a row of a CSV (`payload` is a dictionary).
+
+    `folder` is that of the labels, where a line's arrays are; None for other files.
+    """
 
     origin: str
     payload: str | dict[str, str]
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class ReadOptions:
     """What to keep of a record.
 
     Attributes:
-        site_values: Pairs (name in the cache, column or key in the file).
+        site_values: Pairs (name in the cache, column or key in the file); also for spectra of crystals.
         properties: Pairs (MatterGen's name, column or key in the file).
         split_column: Column or key with the split, or None.
     """
@@ -74,6 +79,7 @@ class Entry:
         id: Material id.
         structure: The cell as given (a CSV's CIF is read as MatterGen reads it: primitive and reduced).
         site_values: Arrays (n_sites, dim) in the order of the sites of `structure`.
+        crystal_values: Arrays (dim,) of the crystal that do not depend on the choice of the cell.
         properties: Numbers (NaN where empty) and texts of the crystal.
         split: train, val, test or None where the file does not tell.
         origin: "file:line".
@@ -82,6 +88,7 @@ class Entry:
     id: str
     structure: Structure
     site_values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    crystal_values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     properties: dict[str, float | str] = field(default_factory=dict)
     split: str | None = None
     origin: str = ""
@@ -109,7 +116,7 @@ def iter_records(path: str | Path, options: ReadOptions | None = None) -> Iterat
     """Cut a file into records, lazily.
 
     Args:
-        path: A .jsonl, .jsonl.gz, .csv or .csv.gz file.
+        path: A .jsonl, .jsonl.gz, .csv or .csv.gz file, or a folder of labels.
         options: What will be kept; needed to refuse site values that are asked of a CSV.
 
     Yields:
@@ -119,6 +126,9 @@ def iter_records(path: str | Path, options: ReadOptions | None = None) -> Iterat
         UserError: If the file is missing, unreadable, empty, of another format, or has the wrong columns.
     """
     path = Path(path)
+    if path.is_dir():
+        yield from _label_records(path)
+        return
     name = path.name.lower()
     if not name.endswith(CSV_SUFFIXES + JSONL_SUFFIXES):
         raise UserError(f"{path} is of an unknown format: give a .jsonl, .jsonl.gz, .csv or .csv.gz file.")
@@ -135,6 +145,20 @@ def iter_records(path: str | Path, options: ReadOptions | None = None) -> Iterat
         raise UserError(f"{path} cannot be read to its end ({error}): copy or write it anew.") from error
     if empty:
         raise UserError(f"{path} is empty: expected {CSV_EXPECTED if is_csv else JSONL_EXPECTED} for every crystal.")
+
+
+def _label_records(folder: Path) -> Iterator[Record]:
+    from mattergen_e.labels.store import LABELS, read_settings
+
+    read_settings(folder)
+    file = folder / LABELS
+    empty = True
+    with _open_text(file) as handle:
+        for record in _jsonl_records(file, handle):
+            empty = False
+            yield Record(f"{folder.name}/{record.origin}", record.payload, folder)
+    if empty:
+        raise UserError(f"{file} holds no label: see {folder / 'failed.jsonl'} for the reasons.")
 
 
 def _open_text(path: Path) -> IO[str]:
@@ -234,15 +258,18 @@ def _parse_fields(entry_id: str, fields: dict[str, Any], record: Record, options
     else:
         structure, on_sites = read_structure(fields)
     given = _nested(fields, "site_values")
-    site_values = {}
+    arrays = read_label_arrays(record.folder, fields.get("arrays")) if record.folder is not None else {}
+    site_values, crystal_values = {}, {}
     for name, column in options.site_values if isinstance(record.payload, str) else ():
-        raw = next((p[column] for p in (given, fields, on_sites) if p.get(column) is not None), None)
-        if raw is not None:
+        raw = next((p[column] for p in (arrays, given, fields, on_sites) if p.get(column) is not None), None)
+        if raw is not None and column in CRYSTAL_VALUES:
+            crystal_values[name] = np.asarray(raw, dtype=np.float64)
+        elif raw is not None:
             site_values[name] = read_site_values(name, raw)
     both = {**_nested(fields, "properties"), **fields}
     properties = {name: read_property(name, both[column]) for name, column in options.properties if column in both}
     split = read_split(fields.get(options.split_column)) if options.split_column else None
-    return Entry(entry_id, structure, site_values, properties, split, record.origin)
+    return Entry(entry_id, structure, site_values, crystal_values, properties, split, record.origin)
 
 
 def _nested(fields: dict[str, Any], key: str) -> dict[str, Any]:

@@ -17,8 +17,10 @@ import hashlib
 import json
 import re
 import secrets
+import struct
 import sys
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +28,7 @@ from typing import Any, Literal, Self
 from zipfile import BadZipFile, ZipFile
 
 from mattergen_e.errors import UserError
-from mattergen_e.generation.folder import Lock, one_sentence, remove_temporary, replacing, sound
+from mattergen_e.files import Lock, remove_temporary, replacing
 from mattergen_e.generation.formats import (
     JSONL_NAME,
     OUTPUT_NAMES,
@@ -119,7 +121,7 @@ class RunStore:
                 differ from those of the run to be resumed, or a file is damaged or cannot be written.
         """
         folder = Path(folder)
-        with one_sentence(folder):
+        with _one_sentence(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with ExitStack() as stack:
                 lock = Lock(folder)
@@ -163,7 +165,7 @@ class RunStore:
         record = BatchRecord(batch=batch, crystals=len(crystals), seconds=seconds, dropped=dropped, failed=failed)
         shard = ShardRecord(record=record, indices=indices)
         files = {**batch_files(crystals), BATCH_NAME: shard.model_dump_json().encode()}
-        with one_sentence(self.folder):
+        with _one_sentence(self.folder):
             (self.folder / BATCHES_FOLDER).mkdir(exist_ok=True)
             self._stale = True
             with replacing(_shard_path(self.folder, batch)) as target, ZipFile(target, "w") as archive:
@@ -177,7 +179,7 @@ class RunStore:
 
     def finish(self) -> None:
         """Marks the run as finished and records the hashes of its output files."""
-        with one_sentence(self.folder):
+        with _one_sentence(self.folder):
             if self._stale or not all((self.folder / name).exists() for name in OUTPUT_NAMES):
                 self._refresh()
             for name in OUTPUT_NAMES:
@@ -219,7 +221,7 @@ class RunStore:
     def _part(self, batch: int, name: str) -> bytes:
         """A batch's part of an output file."""
         path = _shard_path(self.folder, batch)
-        with sound(path), ZipFile(path) as archive:
+        with _sound(path), ZipFile(path) as archive:
             return archive.read(name)
 
     def _refresh(self) -> None:
@@ -310,7 +312,7 @@ def _resumed(
 
 def _check_shard(path: Path) -> ShardRecord:
     """The record inside a batch's file, after comparing the checksums of its content."""
-    with sound(path), ZipFile(path) as archive:
+    with _sound(path), ZipFile(path) as archive:
         damaged = archive.testzip()
         if damaged is not None or not set(OUTPUT_NAMES) <= set(archive.namelist()):
             raise BadZipFile(f"{damaged or 'a part'} is not whole")
@@ -344,3 +346,30 @@ def _remove_own(folder: Path) -> None:
     with suppress(OSError):
         (folder / BATCHES_FOLDER).rmdir()
     (folder / RUN_NAME).unlink(missing_ok=True)
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _one_sentence(folder: Path) -> Iterator[None]:
+    """What the file system refuses becomes a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or folder} cannot be used ({error.strerror or error}): check that {folder} is a "
+            "folder with room that you may write in, and run the command again with MATTERGEN_E_EXISTING=resume."
+        ) from error
+
+
+@contextmanager
+def _sound(path: Path) -> Iterator[None]:
+    """What a damaged batch file makes its readers raise becomes a `UserError`."""
+    try:
+        yield
+    except (BadZipFile, LookupError, ValueError, RuntimeError, EOFError, struct.error, FileNotFoundError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{path} is damaged ({reason}): remove this file and resume, which generates its crystals anew."
+        ) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,12 +103,3 @@ def bader_file(tmp_path: Path, crystals: dict[str, Structure]) -> Path:
         for i, (name, s) in enumerate(crystals.items())
     ]
     return write_lines(tmp_path / "bader.jsonl", entries)
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder with the real data, or a skip."""
-    folder = Path(os.environ.get("MATTERGEN_E_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not (folder / "mp_structures.csv.gz").is_file():
-        pytest.skip(f"no real data in {folder}: set MATTERGEN_E_DATA")
-    return folder

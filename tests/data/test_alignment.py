@@ -167,3 +167,13 @@ def test_unknown_values_stay_unknown_only_together():
 def test_values_of_another_shape_are_refused(shape):
     with pytest.raises(AlignmentError, match="do not belong to 4 sites"):
         merge_site_values(np.zeros(shape), np.array([0, 0, 1, 1]), 2, 0.01)
+
+
+def test_joined_spectra_are_compared_by_area() -> None:
+    site_map = np.array([0, 0, 1, 1])
+    spectra = np.array([[4.0, 0.0, 0.0], [3.0, 1.0, 0.0], [0.0, 2.0, 2.0], [0.0, 2.0, 2.0]])
+    # |[4,0,0] - [3.5,0.5,0]| has the area 1.0, the mean has 4.0: a quarter.
+    merged = merge_site_values(spectra, site_map, 2, 0.25, by_area=True)
+    np.testing.assert_allclose(merged, [[3.5, 0.5, 0.0], [0.0, 2.0, 2.0]])
+    with pytest.raises(AlignmentError, match=r"areas deviate by 25\.0%, more than the merge tolerance of 0\.24"):
+        merge_site_values(spectra, site_map, 2, 0.24, by_area=True)

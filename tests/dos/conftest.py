@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,15 +23,6 @@ class Run:
     integrated: np.ndarray
     gap: float
     symbols: list[str]
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder with the real data, or a skip."""
-    folder = Path(os.environ.get("MATTERGEN_E_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not ((folder / "vasp").is_dir() and (folder / "gpaw").is_dir()):
-        pytest.skip(f"no real data in {folder}: set MATTERGEN_E_DATA")
-    return folder
 
 
 @pytest.fixture(scope="session")

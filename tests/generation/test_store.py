@@ -26,8 +26,8 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifFile
 
+from mattergen_e import files as folder_module
 from mattergen_e.errors import UserError
-from mattergen_e.generation import folder as folder_module
 from mattergen_e.generation.formats import plain
 from mattergen_e.generation.records import first_difference
 from mattergen_e.generation.store import Generated, RunStore, load_record, read_crystals

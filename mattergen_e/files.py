@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import struct
 import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
-from zipfile import BadZipFile
 
 from mattergen_e.errors import UserError
 
@@ -45,30 +43,6 @@ def remove_temporary(folder: Path) -> None:
     """Removes what `replacing` left behind in a process that was killed; only for the owner of the lock."""
     for path in folder.glob(f"{TEMPORARY_PREFIX}*{TEMPORARY_SUFFIX}"):
         path.unlink()
-
-
-@contextmanager
-def one_sentence(folder: Path) -> Iterator[None]:
-    """What the file system refuses becomes a `UserError`."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or folder} cannot be used ({error.strerror or error}): check that {folder} is a "
-            "folder with room that you may write in, and run the command again with MATTERGEN_E_EXISTING=resume."
-        ) from error
-
-
-@contextmanager
-def sound(path: Path) -> Iterator[None]:
-    """What a damaged batch file makes its readers raise becomes a `UserError`."""
-    try:
-        yield
-    except (BadZipFile, LookupError, ValueError, RuntimeError, EOFError, struct.error, FileNotFoundError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{path} is damaged ({reason}): remove this file and resume, which generates its crystals anew."
-        ) from error
 
 
 class Lock:

@@ -1,0 +1,151 @@
+"""Where calculations are: finding them, and reading one with the reader of its kind."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mattergen_e.errors import UserError
+from mattergen_e.labels.record import Calculation, LabelError
+from mattergen_e.labels.settings import LabelSettings
+
+KINDS = ("vasp", "npz", "materials_project")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One calculation to label.
+
+    Attributes:
+        kind: One of `KINDS`.
+        id: Material id.
+        path: Folder or file.
+        stamp: Changes when its files change.
+        manifest: What a manifest beside it says of it.
+        problem: Why it cannot be read, if that is known already.
+    """
+
+    kind: str
+    id: str
+    path: Path
+    stamp: str = ""
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    problem: tuple[str, str] | None = None
+
+
+def find_tasks(sources: Sequence[Path]) -> list[Task]:
+    """The calculations of folders and files, in the order given and sorted within each.
+
+    A folder with .npz files holds labels of others or of `mattergen-e data compute`; one that `mattergen-e data fetch`
+    wrote holds downloads; any other is searched for VASP calculations.
+
+    Args:
+        sources: Folders, or single .npz files.
+
+    Returns:
+        One task per calculation. A second one with the same id has a `problem`.
+
+    Raises:
+        UserError: If a source does not exist or holds no calculation.
+    """
+    tasks: list[Task] = []
+    seen: dict[str, Path] = {}
+    for source in sources:
+        found = list(_find(source))
+        if not found:
+            raise UserError(
+                f"{source} holds no calculation: expected folders with vasprun.xml or CHGCAR, .npz files, or downloads "
+                "of 'mattergen-e data fetch'."
+            )
+        for task in found:
+            if task.id in seen:
+                sentence = f"the id {task.id!r} was already used for {seen[task.id]}"
+                task = Task(task.kind, f"{task.id} ({task.path})", task.path, task.stamp, {}, ("duplicate", sentence))
+            else:
+                seen[task.id] = task.path
+            tasks.append(task)
+    return tasks
+
+
+def _find(source: Path) -> Iterator[Task]:
+    from mattergen_e.labels import arrays, materials_project
+
+    if not source.exists():
+        raise UserError(f"{source} does not exist: check the path.")
+    if source.is_file() and source.suffix != ".npz":
+        raise UserError(
+            f"{source} is no folder and no .npz file: JSON lines and CSV need no labelling, give them to "
+            "'mattergen-e data build'."
+        )
+    if materials_project.is_download(source):
+        for folder in materials_project.find(source):
+            yield Task("materials_project", folder.name, folder, _stamp(folder))
+        return
+    files = arrays.find(source)
+    if files:
+        manifests = {folder: arrays.read_manifest(folder) for folder in {file.parent for file in files}}
+        for file in files:
+            yield Task("npz", file.stem, file, _stamp(file), manifests[file.parent].get(file.stem, {}))
+        return
+    yield from _vasp(source)
+
+
+def _vasp(source: Path) -> Iterator[Task]:
+    from mattergen_e.labels import vasp
+
+    denied: list[OSError] = []
+    root = source.resolve()
+    for folder in vasp.find_calculations(source, denied.append):
+        relative = folder.resolve().relative_to(root).parts if folder.resolve() != root else (root.name,)
+        yield Task("vasp", "_".join(relative), folder, _stamp(folder))
+    for error in denied:
+        path = Path(str(error.filename))
+        sentence = f"the folder {path.name} cannot be opened ({error.strerror})"
+        yield Task("vasp", str(path), path, "", {}, ("unreadable_file", sentence))
+
+
+def _stamp(path: Path) -> str:
+    """Hash of names, sizes and times of the files of a folder, or of one file."""
+    digest = hashlib.sha256()
+    try:
+        for file in [path] if path.is_file() else sorted(path.iterdir()):
+            if file.is_file():
+                stat = file.stat()
+                digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    except OSError:
+        return ""
+    return digest.hexdigest()[:16]
+
+
+def read_calculation(task: Task, settings: LabelSettings, properties: Mapping[str, str]) -> Calculation:
+    """Read one calculation.
+
+    Args:
+        task: From `find_tasks`.
+        settings: For the checks.
+        properties: Key of a manifest by MatterGen's name of the property.
+
+    Returns:
+        The calculation, under the id of the task.
+
+    Raises:
+        LabelError: If it cannot be used.
+    """
+    if task.problem is not None:
+        raise LabelError(*task.problem)
+    if task.kind == "vasp":
+        from mattergen_e.labels import vasp
+
+        return vasp.read(task.path, settings, task.id)
+    if task.kind == "materials_project":
+        from mattergen_e.labels import materials_project
+
+        return materials_project.calculation(task.path, settings)
+    from mattergen_e.labels import arrays
+
+    calculation = arrays.read(task.path, task.manifest, settings, properties=properties)
+    calculation.id = task.id
+    return calculation
