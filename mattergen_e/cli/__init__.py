@@ -32,6 +32,7 @@ class Entry:
 
 COMMANDS = {
     "data": Entry("mattergen_e.cli.data", "app", "Label calculations, build and show data sets."),
+    "autoencoder": Entry("mattergen_e.cli.autoencoder", "app", "Train and evaluate the autoencoder of atomic DOS."),
     "predict": Entry("mattergen_e.cli.predict", "predict", "Predict the descriptors of given structures."),
     "accuracy": Entry("mattergen_e.cli.predict", "accuracy", "Measure how well a model predicts descriptors."),
     "export": Entry("mattergen_e.cli.export", "export", "Turn a training run into a model folder to share."),
