@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 MIN_POINTS = 8
+#: numba's plainest threading layer ends the process when two threads enter it at once.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,13 @@ class Basins:
 
     Attributes:
         site_electrons: (n_sites,) e.
+        site_volumes: (n_sites,) Å^3.
         electrons: (n_basins,) e.
         distances: (n_basins,) distance of each maximum from the nearest site, Å.
     """
 
     site_electrons: NDArray[np.float64]
+    site_volumes: NDArray[np.float64]
     electrons: NDArray[np.float64]
     distances: NDArray[np.float64]
 
@@ -89,7 +94,8 @@ def find_basins(
 ) -> Basins:
     """Partition of a density, unchecked; the arguments are those of `partition`.
 
-    No point is set aside as vacuum, so that no electron is lost in a void.
+    No point is set aside as vacuum, so that no electron is lost in a void. The grids are handed over as arrays, because
+    baderkit's reader of files counts columns, and reads wrong numbers where one is negative.
 
     Raises:
         LabelError: With reason other_structure, if the grids differ in shape; damaged_file, if a grid is too coarse or
@@ -105,14 +111,15 @@ def find_basins(
             raise LabelError("other_structure", sentence)
         if min(grid.shape) < MIN_POINTS or not np.isfinite(grid).all() or not float(np.ptp(grid)) > 0:
             raise LabelError("damaged_file", f"the {name} density ({_size(grid)} points) cannot be partitioned")
-    with _quiet():
+    with _ONE_AT_A_TIME, _quiet():
         from baderkit import Bader, Grid  # type: ignore[import-not-found]
 
         integrated = Grid(structure, {"total": charge}, sig_figs=12)
         leading = integrated if reference is None else Grid(structure, {"total": reference}, sig_figs=12)
         try:
             found = Bader(charge_grid=integrated, total_charge_grid=leading, method=method, vacuum_tol=False)
-            result = Basins(*map(_floats, (found.atom_charges, found.basin_charges, found.basin_atom_dists)))
+            sites = (found.atom_charges, found.atom_volumes)
+            result = Basins(*map(_floats, (*sites, found.basin_charges, found.basin_atom_dists)))
         except (IndexError, ValueError, ZeroDivisionError, AssertionError) as error:
             sentence = f"the density cannot be partitioned ({type(error).__name__} in baderkit: {error})"
             raise LabelError("damaged_file", sentence) from None

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
-import logging
 import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,10 +18,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from mattergen_e.files import replacing
+from mattergen_e.labels.bader import find_basins
 from mattergen_e.labels.checks import check_charges, equivalent_sites
 from mattergen_e.labels.compute_folder import DENSITY_SUFFIX, work_folder
 from mattergen_e.labels.record import Finding, LabelError
 from mattergen_e.labels.settings import BaderSettings
+from mattergen_e.labels.vasp_files import read_density
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -42,11 +38,6 @@ FAILURES = {
 }
 WORKER = Path(__file__).with_name("gpaw_worker.py")
 POLL_SECONDS = 0.2
-#: Electrons per site that basins away from the atoms may hold, e: less than charges differ by between codes. Seen: 0.005
-#: in CaO, 0.009 in RbHgF3, 0.010 in NaSbF6, ripples of the grid in voids; a true maximum between atoms holds far more.
-MAX_RIPPLE = 0.02
-#: numba's plainest threading layer ends the process when two threads enter it at once.
-_ONE_BADER = threading.Lock()
 #: What started this process; a process of a pool that has another parent later has lost its run.
 _PARENT = os.getppid()
 
@@ -292,42 +283,17 @@ def _bader(
         difference between charges of equivalent sites in e; and warnings.
 
     Raises:
-        LabelError: As `check_charges` does, or with reason maximum_off_atom.
+        LabelError: As `check_charges` does.
     """
-    from baderkit import Bader  # type: ignore[import-not-found]
-
-    with _ONE_BADER, _quiet():
-        bader = Bader.from_vasp(charge_grid=str(chgcar), method=settings.method, vacuum_tol=False)
-        electrons, volumes = np.empty(len(order)), np.empty(len(order))
-        electrons[order], volumes[order] = bader.atom_charges, bader.atom_volumes
-        basins = np.asarray(bader.basin_charges), np.asarray(bader.basin_atom_dists)
-        total = float(bader.charge_grid.total.mean())
+    density = read_density(chgcar)
+    found = find_basins(density.structure, density.values, None, settings.method)
+    electrons, volumes = np.empty(len(order)), np.empty(len(order))
+    electrons[order], volumes[order] = found.site_electrons, found.site_volumes
     protons = np.array([site.specie.Z for site in structure], dtype=np.float64)
     spread = _spread(protons - electrons, equivalent_sites(structure, settings.symprec))
-    _check_maxima(*basins, len(structure), settings)
-    charges, findings = check_charges(structure, electrons, protons, settings, total=total)
+    total, basins = float(density.values.mean()), (found.electrons, found.distances)
+    charges, findings = check_charges(structure, electrons, protons, settings, total=total, basins=basins)
     return {"bader": charges, "bader_volume": volumes}, round(spread, 4), findings
-
-
-def _check_maxima(
-    electrons: NDArray[np.float64], distances: NDArray[np.float64], n_sites: int, settings: BaderSettings
-) -> None:
-    """Check that the basins belong to atoms, but for the ripples that plane waves leave in the voids.
-
-    Args:
-        electrons: (n_basins,) e.
-        distances: (n_basins,) distance of each maximum from the nearest site, Å.
-        n_sites: Sites of the cell.
-        settings: With the largest distance.
-
-    Raises:
-        LabelError: With reason maximum_off_atom, if basins whose maxima are farther away hold more than `MAX_RIPPLE`.
-    """
-    far = ~(distances <= settings.maximum_distance)
-    held = float(electrons[far].sum()) / n_sites
-    if not held <= MAX_RIPPLE:
-        sentence = f"basins with maxima up to {distances.max():.2f} Å from the nearest site hold {held:.3f} e per site"
-        raise LabelError("maximum_off_atom", f"{sentence}, more than {MAX_RIPPLE:g} e: try a larger cutoff")
 
 
 def _spread(charges: NDArray[np.float64], orbits: NDArray[np.int64]) -> float:
@@ -336,22 +302,6 @@ def _spread(charges: NDArray[np.float64], orbits: NDArray[np.int64]) -> float:
     np.minimum.at(low, orbits, charges)
     np.maximum.at(high, orbits, charges)
     return float((high - low)[orbits].max())
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps away what baderkit logs, prints and warns."""
-    root = logging.getLogger()
-    handlers, level, disabled = list(root.handlers), root.level, root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        logging.disable(disabled)
 
 
 def _digest(value: Any) -> str:

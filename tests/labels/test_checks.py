@@ -81,10 +81,10 @@ def test_two_sites_at_one_place_are_refused() -> None:
 
 
 def test_basins_must_lie_on_atoms() -> None:
-    check_maxima([4.0, 4.0, 0.004, -0.004], [0.1, 0.49, 2.0, 2.0], SETTINGS)
-    for electrons, distances in (([4.0, 0.02], [0.1, 0.51]), ([4.0, 4.0], [0.1, np.nan]), ([9.0, -0.02], [0, 1.0])):
+    check_maxima([4.0, 4.0, 0.004, -0.004], [0.1, 0.49, 2.0, 2.0], 2, SETTINGS)
+    for electrons, distances in (([4.0, 0.05], [0.1, 0.51]), ([4.0, 4.0], [0.1, np.nan]), ([9.0, -0.05], [0, 1.0])):
         with pytest.raises(LabelError) as caught:
-            check_maxima(electrons, distances, SETTINGS)
+            check_maxima(electrons, distances, 2, SETTINGS)
         assert caught.value.reason == "maximum_off_atom"
 
 
