@@ -28,8 +28,8 @@ def main() -> None:
         resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
     print(
-        f"{crystals} crystals in {seconds:.1f} s with {arguments.jobs} workers: {crystals / seconds:.0f} per second, peak "
-        f"memory {own:.0f} MiB, of a worker {workers:.0f} MiB"
+        f"{crystals} crystals in {seconds:.1f} s with {arguments.jobs} workers: {crystals / seconds:.0f} per second, "
+        f"peak memory {own:.0f} MiB, of a worker {workers:.0f} MiB"
     )
 
 
