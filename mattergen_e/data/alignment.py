@@ -92,14 +92,14 @@ def match_sites(structure: Structure, reduced: Structure) -> NDArray[np.int64]:
     if not np.all(nearest <= MAX_DISPLACEMENT):
         site = int(np.argmax(nearest))
         raise AlignmentError(
-            f"site {site} ({structure[site].species_string}) has no counterpart in the reduced cell: the nearest site "
-            f"of its species is {nearest[site]:.3g} Å away"
+            f"site {site} ({structure.sites[site].species_string}) has no counterpart in the reduced cell: the nearest "
+            f"site of its species is {nearest[site]:.3g} Å away"
         )
     counts = np.bincount(site_map, minlength=n_reduced)
     if np.any(counts * n_reduced != n_sites):
         site = int(np.argmax(counts * n_reduced != n_sites))
         raise AlignmentError(
-            f"site {site} of the reduced cell ({reduced[site].species_string}) stands for {counts[site]} of the "
+            f"site {site} of the reduced cell ({reduced.sites[site].species_string}) stands for {counts[site]} of the "
             f"{n_sites} input sites, but {n_sites / n_reduced:g} were expected"
         )
     return site_map

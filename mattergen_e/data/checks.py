@@ -116,8 +116,8 @@ def check_input(structure: Structure, options: CheckOptions) -> None:
         site = next(i for i, s in enumerate(structure) if not s.is_ordered)
         raise EntryError(
             "disordered",
-            f"site {site} is shared or partly occupied ({structure[site].species_string}); MatterGen needs one whole "
-            "atom per site",
+            f"site {site} is shared or partly occupied ({structure.sites[site].species_string}); MatterGen needs one "
+            "whole atom per site",
         )
     for i, site in enumerate(structure):
         if getattr(site.specie, "Z", None) not in options.elements:

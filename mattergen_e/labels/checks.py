@@ -78,7 +78,7 @@ def check_kept(structure: Structure, charges: ArrayLike, valence: ArrayLike) -> 
     if kept[site] < KEPT:
         raise LabelError(
             "maximum_off_atom",
-            f"site {site} ({structure[site].specie.symbol}) keeps {kept[site]:.1%} of its valence electrons: the "
+            f"site {site} ({structure.sites[site].specie.symbol}) keeps {kept[site]:.1%} of its valence electrons: the "
             "density has no maximum there, and its neighbours take them; give AECCAR0 and AECCAR2 (VASP: LAECHG = "
             ".TRUE.)",
         )
@@ -177,8 +177,9 @@ def check_equivalent(
     if spread[site] <= settings.equivalent_tolerance:
         return charges, []
     sentence = (
-        f"the {int((orbits == site).sum())} sites equivalent to site {site} ({structure[site].specie.symbol}) have "
-        f"charges from {low[site]:+.3f} to {high[site]:+.3f} e, more than {settings.equivalent_tolerance:g} e apart"
+        f"the {int((orbits == site).sum())} sites equivalent to site {site} ({structure.sites[site].specie.symbol}) "
+        f"have charges from {low[site]:+.3f} to {high[site]:+.3f} e, more than {settings.equivalent_tolerance:g} e "
+        "apart"
     )
     if not settings.average_equivalent:
         raise LabelError("sites_differ", sentence)
