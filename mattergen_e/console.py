@@ -14,6 +14,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from mattergen_e.prediction.accuracy import Accuracy
+    from mattergen_e.prediction.spectra import SpectralAccuracy
 
 
 @contextlib.contextmanager
@@ -40,7 +41,7 @@ def stderr() -> Console:
 
 
 def accuracy_tables(results: Iterable[Accuracy], elements: int = 12) -> list[Table]:
-    """One table per descriptor: all sites, then the most frequent elements."""
+    """One table per descriptor, two for spectra: all sites, then the most frequent elements."""
     tables = []
     for r in results:
         which = f"{r.crystals} {r.split} crystals"
@@ -50,4 +51,19 @@ def accuracy_tables(results: Iterable[Accuracy], elements: int = 12) -> list[Tab
         for e in r.by_element[:elements]:
             table.add_row(e.element, str(e.sites), f"{e.mae:.3f}", f"{e.baseline:.3f}")
         tables.append(table)
+        if r.spectra is not None:
+            tables.append(_distances(r, r.spectra, elements))
     return tables
+
+
+def _distances(accuracy: Accuracy, spectra: SpectralAccuracy, elements: int) -> Table:
+    """Median and mean Wasserstein distances."""
+    title = f"{accuracy.descriptor}, Wasserstein distance (eV), median / mean, {accuracy.split}"
+    columns = ("sites of", "number", "model", "element mean", "autoencoder alone")
+    table = Table(*columns, title=title, title_justify="left", min_width=60)
+    rows = [("all elements", spectra.all), *list(spectra.by_element.items())[:elements]]
+    for i, (name, found) in enumerate(rows):
+        kinds = (found.model, found.element_mean, found.autoencoder)
+        cells = ["none" if s.median is None else f"{s.median:.3f} / {s.mean:.3f}" for s in kinds]
+        table.add_row(name, str(found.model.sites), *cells, style="" if i else "bold")
+    return table

@@ -10,7 +10,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+import numpy as np
 
 from mattergen_e.errors import UserError
 
@@ -37,6 +40,15 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def add_array(archive: ZipFile, name: str, array: np.ndarray[Any, Any]) -> None:
+    """Adds an array to a zip file such that `numpy.load` finds it by its name; the same array gives the same bytes."""
+    entry = ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+    entry.compress_type = ZIP_DEFLATED
+    entry.external_attr = 0o644 << 16
+    with archive.open(entry, "w") as member:
+        np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 def remove_temporary(folder: Path) -> None:

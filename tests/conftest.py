@@ -276,6 +276,88 @@ def make_sampler(compose: Callable[..., Any], steady: Callable[..., Any]) -> Cal
     return make
 
 
+@pytest.fixture(scope="session")
+def dos_processing() -> Any:
+    """How made-up spectra are said to be made: a grid of 64 points."""
+    from mattergen_e.dos.grid import EnergyGrid
+    from mattergen_e.dos.processing import AtomicDosSettings
+
+    return AtomicDosSettings(grid=EnergyGrid(minimum=-15, maximum=5, points=64), smearing=0.5)
+
+
+@pytest.fixture(scope="session")
+def tiny_autoencoder(dos_processing: Any) -> Callable[..., Any]:
+    """Makes an untrained autoencoder of 64 points and 4 latents; the same seed gives the same weights."""
+    import torch
+
+    from mattergen_e.dos.autoencoder.model import Autoencoder
+    from mattergen_e.dos.autoencoder.network import Network, NetworkSettings
+
+    settings = NetworkSettings(points=64, latents=4, channels=(4, 4, 4), kernel=3, groups=2, reduced=2, pooled=4)
+
+    def make(seed: int = 0, processing: Any = dos_processing, **changes: Any) -> Autoencoder:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = Network(settings.model_copy(update=changes))
+        return Autoencoder(network, processing, {"made": "by hand"})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_dos(tiny_autoencoder: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes the descriptor `atomic_dos` of a model that has its (untrained) autoencoder already."""
+    from mattergen_e.descriptors import AtomicDos
+
+    def make(seed: int = 0, **fields: Any) -> AtomicDos:
+        descriptor = AtomicDos(**{"dim": 4, **fields})
+        descriptor.slot.put(tiny_autoencoder(seed), "the test")
+        return descriptor
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_dos_cache(solids: dict[str, Any], dos_processing: Any) -> Callable[..., Path]:
+    """Writes a cache of the solids with the splits train, val and test, with charges, gaps and made-up spectra.
+
+    A spectrum is a peak whose place tells the element. `change` may alter the spectra of a split in place.
+    """
+    from datetime import UTC, datetime
+
+    from mattergen_e.data.cache import Manifest, write_split
+
+    def make(folder: Path, *, change: Callable[[str, Any], None] | None = None, processing: Any = None) -> Path:
+        crystals, splits = list(solids.values()), {}
+        numbers = np.concatenate([s.atomic_numbers for s in crystals])
+        core = {
+            "pos": np.concatenate([s.frac_coords % 1.0 for s in crystals]),
+            "cell": np.stack([s.lattice.matrix for s in crystals]),
+            "atomic_numbers": numbers.astype(np.int64),
+            "num_atoms": np.array([len(s) for s in crystals]),
+        }
+        charges = np.concatenate([s.site_properties["bader_charge"] for s in crystals]).astype(np.float32)
+        grid = dos_processing.grid
+        for seed, split in enumerate(("train", "val", "test")):
+            centres = -12.0 + numbers / 5 + np.random.default_rng(seed).normal(scale=0.3, size=len(numbers))
+            spectra = (2 * np.exp(-0.5 * (grid.energies - centres[:, None]) ** 2)).astype(np.float32)
+            if change is not None:
+                change(split, spectra)
+            ids = np.array([f"{split}-{name}" for name in solids])
+            sites = {"atomic_dos": spectra, "bader_charge": charges[:, None]}
+            gaps = {"dft_band_gap": np.linspace(0.0, 5.0, len(crystals))}
+            splits[split] = write_split(folder / split, {**core, "structure_id": ids}, sites, {}, gaps)
+        made = dos_processing.model_dump(mode="json") if processing is None else processing
+        manifest = Manifest(
+            mattergen_e_version="0", packages={}, created=datetime.now(UTC), settings={}, sources=[], splits=splits,
+            site_values={}, processing={"atomic_dos": made}, properties={}, dropped_by_reason={}, dropped=[],
+        )  # fmt: skip
+        (folder / "manifest.json").write_text(manifest.model_dump_json())
+        return folder
+
+    return make
+
+
 @pytest.fixture
 def no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the random numbers out of torch: every normal number is zero."""

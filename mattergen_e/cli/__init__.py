@@ -35,6 +35,7 @@ COMMANDS = {
     "autoencoder": Entry("mattergen_e.cli.autoencoder", "app", "Train and evaluate the autoencoder of atomic DOS."),
     "predict": Entry("mattergen_e.cli.predict", "predict", "Predict the descriptors of given structures."),
     "accuracy": Entry("mattergen_e.cli.predict", "accuracy", "Measure how well a model predicts descriptors."),
+    "plot": Entry("mattergen_e.cli.plot", "app", "Draw figures of generated crystals."),
     "export": Entry("mattergen_e.cli.export", "export", "Turn a training run into a model folder to share."),
     "demo": Entry("mattergen_e.cli.demo", "demo", "Generate a few crystals and measure the charges of known ones."),
     "doctor": Entry("mattergen_e.cli.doctor", "doctor", "Check the installation and a trained model."),

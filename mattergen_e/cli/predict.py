@@ -25,7 +25,7 @@ def predict(
         list[Path], typer.Argument(help="CIF, POSCAR, extxyz or JSON lines files, or folders of them.")
     ],
     model_path: ModelPath,
-    out: Annotated[Path, typer.Option(help="JSON lines file to write.")],
+    out: Annotated[Path, typer.Option(help="JSON lines file to write; spectra go into an npz file beside it.")],
     samples: Samples = 8,
     steps: Steps = 20,
     batch_size: BatchSize = 64,
@@ -46,6 +46,9 @@ def predict(
 
         named = read_structures(structures)
         model = load_model(model_path)
+    beside, descriptors = run.spectra_path(out), getattr(model, "descriptors", {}).values()
+    if beside.exists() and not overwrite and any(descriptor.grid is not None for descriptor in descriptors):
+        raise UserError(f"{beside} exists, where spectra go: choose another --out or add --overwrite.")
     predictions = run.predict(model, named, samples=samples, steps=steps, batch_size=batch_size, seed=seed)
     shown = track(predictions, description="Predicting", total=len(named), console=stderr())
     count = run.write_predictions(out, shown)

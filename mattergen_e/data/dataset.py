@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from mattergen.common.data.types import PropertyValues
 from numpy.typing import NDArray
 
 from mattergen_e.data.cache import CORE_NAMES, load_array, open_sites
+from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.errors import UserError
+from mattergen_e.upstream import exit_on_user_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class JointCrystalDataset(CrystalDataset):
                 )
 
     @classmethod
+    @exit_on_user_error
     def from_cache_path(
         cls,
         cache_path: str,
@@ -54,8 +57,8 @@ class JointCrystalDataset(CrystalDataset):
 
         Args:
             cache_path: `<cache>/<split>`.
-            descriptors: Names of the site values to load, or descriptors by name (those that say that their values
-                do not come from the cache are left out).
+            descriptors: Names of the site values to load as they are, or descriptors by name, which read their training
+                values (those that say that their values do not come from the cache are left out).
             transforms: Applied to every item.
             properties: Properties of the crystals to load, by MatterGen's names.
             dataset_transforms: Applied to the whole data set.
@@ -74,7 +77,7 @@ class JointCrystalDataset(CrystalDataset):
         dataset: Any = cls(
             **core,
             properties={name: _load_property(folder, name, len(core["num_atoms"])) for name in properties or ()},
-            site_values={name: open_sites(folder, name) for name in _names_in_cache(descriptors)},
+            site_values=_site_values(folder, descriptors),
             transforms=list(transforms) if transforms is not None else None,
         )
         for transform in dataset_transforms or ():
@@ -141,10 +144,17 @@ class JointCrystalDataset(CrystalDataset):
         )
 
 
-def _names_in_cache(descriptors: Sequence[str] | Mapping[str, Any] | None) -> list[str]:
-    if isinstance(descriptors, Mapping):
-        return [name for name, descriptor in descriptors.items() if getattr(descriptor, "from_cache", True)]
-    return list(descriptors or ())
+def _site_values(folder: Path, descriptors: Sequence[str] | Mapping[str, Any] | None) -> dict[str, NDArray[np.float32]]:
+    if not isinstance(descriptors, Mapping):
+        return {name: open_sites(folder, name) for name in descriptors or ()}
+    values = {}
+    for name, descriptor in descriptors.items():
+        if isinstance(descriptor, Descriptor):
+            if descriptor.from_cache:
+                values[name] = replace(descriptor, name=name).read_cache(folder)
+        elif getattr(descriptor, "from_cache", True):
+            values[name] = open_sites(folder, name)
+    return values
 
 
 def _check_core(folder: Path, core: dict[str, NDArray[Any]]) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from mattergen.diffusion.corruption.sde_lib import VPSDE
+from torch import nn
 
+from mattergen_e.data.cache import open_sites
 from mattergen_e.errors import UserError
+
+if TYPE_CHECKING:
+    from mattergen_e.dos.grid import EnergyGrid
+    from mattergen_e.dos.objects import CrystalSpectra
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +71,41 @@ class Descriptor:
         """The diffused variable to physical values, shape (n_sites, dim)."""
         return x * self.scale
 
+    def companion(self) -> nn.Module | None:
+        """A module whose state belongs to the model's checkpoint; none by default."""
+        return None
+
+    def begin_training(self) -> None:
+        """Called once before a training, after the model was built and pretrained weights were loaded."""
+
+    def require_ready(self) -> None:
+        """Raises a `UserError` if a loaded model lacks what results of this descriptor need."""
+
+    def read_cache(self, split_dir: Path) -> np.ndarray:
+        """Training values of a split of a cache, (sites, dim) float32; NaN where a site has no label.
+
+        Raises:
+            UserError: If the cache has none.
+        """
+        return open_sites(split_dir, self.name)
+
+    def check_cache(self, cache: Path) -> None:
+        """Raises a `UserError` if the labels of a cache are not of the kind that the model predicts."""
+
+    @property
+    def grid(self) -> EnergyGrid | None:
+        """Energies of the results if those are spectra; else None."""
+        return None
+
+    @property
+    def result_dim(self) -> int:
+        """Numbers per site of a result, and of the labels that it is compared with."""
+        return self.dim if self.grid is None else self.grid.points
+
+    def result(self, x: torch.Tensor) -> torch.Tensor:
+        """What a prediction reports of the diffused variable, shape (n_sites, result_dim): the physical values."""
+        return self.decode(x)
+
     def training_values(self, batch: Any) -> torch.Tensor:
         """Physical values of a training batch, shape (n_sites, dim); NaN where a site has no label.
 
@@ -102,6 +144,14 @@ class Descriptor:
         """
         rounded = np.round(values.astype(float), 6)
         return {self.name: rounded[:, 0].tolist() if self.dim == 1 else rounded.tolist()}
+
+    def spectra(self, values: np.ndarray) -> CrystalSpectra | None:
+        """Spectra that the physical values of one crystal stand for, to be written beside it; none by default.
+
+        Args:
+            values: Shape (n_sites, dim).
+        """
+        return None
 
 
 def per_step_fraction(s: float, ds: float, power: float, reference_steps: int) -> float:

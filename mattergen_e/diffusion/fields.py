@@ -89,6 +89,8 @@ class JointFields(nn.Module):
         self.heads = nn.ModuleDict(
             {name: _mlp(hidden_dim + d.dim + n_time, hidden_dim, d.dim, 2) for name, d in self.descriptors.items()}
         )
+        companions = {name: d.companion() for name, d in self.descriptors.items()}
+        self.companions = nn.ModuleDict({name: module for name, module in companions.items() if module is not None})
         self._noisy: Any = None
         self._times: tuple[torch.Tensor, dict[str, torch.Tensor]] | None = None
         self._features: torch.Tensor | None = None

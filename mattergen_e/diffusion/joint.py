@@ -221,5 +221,16 @@ class JointDiffusionLightningModule(DiffusionLightningModule):
         self.descriptors = {name: replace(d, name=name) for name, d in descriptors.items()}
         attach(self.diffusion_module, self.descriptors, Shares(**(shares or {})))
 
+    @exit_on_user_error
+    def setup(self, stage: str) -> None:
+        """Before a training the descriptors take what belongs to the model, e.g. an autoencoder.
+
+        Raises:
+            UserError: If it is missing or does not fit the model.
+        """
+        if stage == "fit":
+            for descriptor in self.descriptors.values():
+                descriptor.begin_training()
+
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
         """Stores none: the configuration lies beside the weights, and objects would make them unsafe to load."""

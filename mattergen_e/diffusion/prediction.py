@@ -16,7 +16,7 @@ from mattergen_e.errors import UserError
 
 @dataclass(frozen=True)
 class Prediction:
-    """Mean and spread of a descriptor over samples, in physical units, both of shape (n_sites, dim)."""
+    """Mean and spread of a descriptor's results over samples, in physical units, shape (n_sites, result_dim)."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -39,16 +39,18 @@ def predict_descriptors(
         steps: Number of reverse steps of each sample.
 
     Returns:
-        For each descriptor its mean and standard deviation over the samples, shape (n_sites, dim).
+        For each descriptor the mean and standard deviation of its results over the samples, (n_sites, result_dim).
 
     Raises:
-        UserError: If the model has no descriptors, or a number is not positive.
+        UserError: If the model has no descriptors or lacks what their results need, or a number is not positive.
     """
     descriptors = getattr(model, "descriptors", None)
     if not descriptors:
         raise UserError("this model has no descriptors to predict: take one that was trained with a joint recipe.")
     if samples < 1 or steps < 1:
         raise UserError("--samples and --steps must be at least 1.")
+    for descriptor in descriptors.values():
+        descriptor.require_ready()
     module = model.diffusion_module.eval()
     structures = structures.to(model.device)
     draws: dict[str, list[torch.Tensor]] = {name: [] for name in descriptors}
@@ -56,7 +58,7 @@ def predict_descriptors(
     for _ in range(samples):
         final = _denoise(module, structures, predictors, steps)
         for name, descriptor in descriptors.items():
-            draws[name].append(descriptor.decode(final[name]))
+            draws[name].append(descriptor.result(final[name]))
     return {name: _summary(torch.stack(values)) for name, values in draws.items()}
 
 

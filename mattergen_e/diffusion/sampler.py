@@ -91,9 +91,12 @@ class JointSampler(GuidedPredictorCorrector):
             **arguments: As of MatterGen's `GuidedPredictorCorrector`.
 
         Raises:
-            UserError: If N contradicts the model, or the model does not generate the elements.
+            UserError: If N contradicts the model, or the model does not generate the elements or lacks what its
+                descriptors' results need.
         """
         module: Any = pl_module.diffusion_module
+        for descriptor in getattr(pl_module, "descriptors", {}).values():
+            descriptor.require_ready()
         if "atomic_numbers" not in module.corruption.corrupted_fields:
             raise UserError(
                 "this model was trained for crystal structure prediction, without diffusion of atom types: generate "

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from mattergen_e import provenance
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.sampler import JointSampler
+from mattergen_e.dos.objects import CrystalSpectra, complete_dos
 from mattergen_e.errors import UserError
 from mattergen_e.generation.conditions import SeededConditionLoader, seed_batch
 from mattergen_e.generation.store import Generated, RunStore
@@ -29,11 +30,15 @@ LEAST_VOLUME = 1.0
 
 @dataclass
 class BatchResult:
-    """Crystals of one batch: a structure per condition (None where all draws were degenerate) and how often redrawn."""
+    """Crystals of one batch: a structure per condition (None where all draws were degenerate) and how often redrawn.
+
+    `spectra` has those of the sites of each crystal, None where the model generates none.
+    """
 
     structures: list[Structure | None]
     redraws: list[int]
     trajectories: list[list[Any]]
+    spectra: list[CrystalSpectra | None]
 
     @property
     def dropped(self) -> int:
@@ -62,7 +67,8 @@ def draw(
         progress_callback: Called with `progress=`, the finished share of the batches (MatterGen after 1.0.3 gives it).
 
     Returns:
-        All crystals of the run, those of a resumed run included, with descriptors as site properties.
+        All crystals of the run, those of a resumed run included, with descriptors as site properties; with spectra of
+        sites as attribute `dos`, a `SiteDos`, if the model generates them.
 
     Raises:
         UserError: If a condition is unknown to the model, if the conditions fix the composition, which the model
@@ -96,9 +102,17 @@ def draw(
             _say_how_to_go_on(store)
             raise
         if store is None:
-            return [crystal.structure for crystal in made]
+            return [_with_dos(crystal) for crystal in made]
         store.finish()
-        return [crystal.structure for crystal in store.read()]
+        return [_with_dos(crystal) for crystal in store.read()]
+
+
+def _with_dos(crystal: Generated) -> Structure:
+    """The structure, with its spectra as an attribute: in `properties` they would end up in every file."""
+    structure: Any = crystal.structure
+    if crystal.spectra is not None:
+        structure.dos = complete_dos(structure, crystal.spectra.spectra, crystal.spectra.grid)
+    return structure
 
 
 def _reporting(loader: Iterable[tuple[Any, Any]], callback: Callable[..., object] | None) -> Iterator[tuple[Any, Any]]:
@@ -130,8 +144,8 @@ def _all_batches(
             continue
         result = sample_batch(sampler, data, seed, batch)
         crystals = [
-            Generated(index=i, batch=batch, structure=s, conditions=conditions, seed=seed, redraws=r)
-            for i, s, r in zip(indices, result.structures, result.redraws, strict=True)
+            Generated(index=i, batch=batch, structure=s, conditions=conditions, seed=seed, redraws=r, spectra=d)
+            for i, s, r, d in zip(indices, result.structures, result.redraws, result.spectra, strict=True)
             if s is not None
         ]
         made += crystals
@@ -148,7 +162,7 @@ def _all_batches(
 def sample_batch(sampler: JointSampler, conditions: Any, seed: int, batch: int) -> BatchResult:
     """Draws one batch, and draws anew what came out degenerate, up to `sampler.output.redraws` rounds."""
     graphs = conditions.to_data_list()
-    result = BatchResult([None] * len(graphs), [0] * len(graphs), [])
+    result = BatchResult([None] * len(graphs), [0] * len(graphs), [], [None] * len(graphs))
     pending = list(range(len(graphs)))
     for attempt in range(sampler.output.redraws + 1):
         seed_batch(seed, batch, attempt)
@@ -160,10 +174,12 @@ def sample_batch(sampler: JointSampler, conditions: Any, seed: int, batch: int) 
             _, mean = sampler.sample(data, None)
         healthy = is_healthy(mean, sampler.guard.parked, sampler.guard.largest_volume, list(sampler.descriptors))
         structures = to_structures(mean, sampler.descriptors)
+        spectra = to_spectra(mean, sampler.descriptors, healthy.tolist())
         left = []
-        for i, good, structure in zip(pending, healthy.tolist(), structures, strict=True):
+        for i, good, structure, dos in zip(pending, healthy.tolist(), structures, spectra, strict=True):
             if good:
                 result.structures[i] = structure
+                result.spectra[i] = dos
                 result.redraws[i] = attempt
             else:
                 left.append(i)
@@ -215,6 +231,20 @@ def to_structures(batch: Any, descriptors: Mapping[str, Descriptor]) -> list[Str
         except (ValueError, KeyError):
             structures.append(None)
     return structures
+
+
+def to_spectra(
+    batch: Any, descriptors: Mapping[str, Descriptor], wanted: Sequence[bool]
+) -> list[CrystalSpectra | None]:
+    """Spectra of the sites of the wanted crystals of a batch, of the first descriptor that has any."""
+    sizes = batch["num_atoms"].tolist()
+    spectra: list[CrystalSpectra | None] = [None] * len(sizes)
+    for name, descriptor in descriptors.items():
+        values = descriptor.decode(batch[name]).cpu().split(sizes)
+        for i, needed in enumerate(wanted):
+            if needed and spectra[i] is None:
+                spectra[i] = descriptor.spectra(values[i].numpy())
+    return spectra
 
 
 def _check_conditions(sampler: JointSampler, conditions: Mapping[str, Any]) -> None:

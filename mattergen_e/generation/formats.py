@@ -11,7 +11,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -23,6 +23,9 @@ from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict, write_xyz
 from mattergen.common.globals import GENERATED_CRYSTALS_EXTXYZ_FILE_NAME, GENERATED_CRYSTALS_ZIP_FILE_NAME
 from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
+
+from mattergen_e.dos.objects import CrystalSpectra
+from mattergen_e.generation.spectra import DOS_NAME, dos_file, keys, read_dos
 
 EXTXYZ_NAME = GENERATED_CRYSTALS_EXTXYZ_FILE_NAME
 CIF_ZIP_NAME = GENERATED_CRYSTALS_ZIP_FILE_NAME
@@ -55,6 +58,7 @@ class Generated:
         conditions: Values that the crystal was asked to have, by MatterGen's name; empty if none.
         seed: Seed of the run.
         redraws: How often a degenerate draw of this crystal was replaced.
+        spectra: Of its sites, where the model generates spectra.
     """
 
     index: int
@@ -63,6 +67,7 @@ class Generated:
     conditions: dict[str, Any]
     seed: int
     redraws: int = 0
+    spectra: CrystalSpectra | None = None
 
 
 def plain(value: Any) -> Any:
@@ -105,11 +110,14 @@ def site_values(structure: Structure) -> dict[str, np.ndarray]:
 
 
 def batch_files(crystals: list[Generated]) -> dict[str, bytes]:
-    """The content of the three files for the crystals of one batch, by file name.
+    """The content of the files for the crystals of one batch, by file name; spectra only where there are any.
 
     Raises:
         ValueError: If a number of a crystal is not finite.
     """
+    spectra = [(crystal.index, crystal.spectra) for crystal in crystals if crystal.spectra is not None]
+    if not all(np.isfinite(item.spectra).all() and np.isfinite(item.latents).all() for _, item in spectra):
+        raise ValueError("spectra must be finite")
     values = [site_values(crystal.structure) for crystal in crystals]
     with warnings.catch_warnings():
         # pymatgen sorts a formula by electronegativity, and warns of each noble gas
@@ -118,6 +126,7 @@ def batch_files(crystals: list[Generated]) -> dict[str, bytes]:
             EXTXYZ_NAME: "".join(map(_extxyz, crystals, values)).encode(),
             CIF_ZIP_NAME: _cif_zip(crystals, values),
             JSONL_NAME: "".join(map(_json_line, crystals, values)).encode(),
+            **({DOS_NAME: dos_file(spectra)} if spectra else {}),
         }
 
 
@@ -195,13 +204,35 @@ def _json_line(crystal: Generated, values: dict[str, np.ndarray]) -> str:
         "seed": crystal.seed,
         "redraws": crystal.redraws,
     }
+    if crystal.spectra is not None:
+        line["dos"] = {"file": DOS_NAME, **keys(crystal.index)}
     return json.dumps(line, allow_nan=False, default=plain) + "\n"
 
 
 def parse_json_line(line: str | bytes) -> Generated:
-    """The crystal that a line of the JSON lines holds."""
+    """The crystal that a line of the JSON lines holds, without its spectra, which `with_spectra` adds."""
     fields = json.loads(line)
+    fields.pop("dos", None)
     return Generated(**{**fields, "structure": Structure.from_dict(fields["structure"])})
+
+
+def with_spectra(crystals: list[Generated], lines: Iterable[str | bytes], file: Path | bytes) -> list[Generated]:
+    """Adds the spectra that lines refer to; the file is read only if one does.
+
+    Args:
+        crystals: As of `parse_json_line`.
+        lines: The lines that they come from.
+        file: generated_dos.npz or its content.
+
+    Raises:
+        UserError: If the file is missing or damaged.
+    """
+    having = [i for i, line in enumerate(lines) if "dos" in json.loads(line)]
+    if not having:
+        return crystals
+    source = io.BytesIO(file) if isinstance(file, bytes) else file
+    found = dict(zip(having, read_dos(source, [crystals[i].index for i in having]), strict=True))
+    return [replace(crystal, spectra=found.get(i)) for i, crystal in enumerate(crystals)]
 
 
 # -- many batches -----------------------------------------------------------------------------------------------------
@@ -211,24 +242,29 @@ def join(name: str, parts: Iterable[bytes], target: IO[bytes]) -> None:
     """Joins the files of several batches to one.
 
     Args:
-        name: Which of `OUTPUT_NAMES`.
+        name: Which of `OUTPUT_NAMES`, or `DOS_NAME`.
         parts: Contents of the files in the order in which they shall stand.
         target: A new file, open for writing at its start.
     """
-    if name == CIF_ZIP_NAME:
+    if name in (CIF_ZIP_NAME, DOS_NAME):
         _join_zips(parts, target)
     else:
         target.writelines(parts)
 
 
 def _join_zips(parts: Iterable[bytes], target: IO[bytes]) -> None:
-    """A zip is its members, one after another, and a directory at the end with their offsets."""
+    """A zip is its members, one after another, and a directory at the end with their offsets.
+
+    Of members of the same name, the first is kept in the directory.
+    """
     with ZipFile(target, "w") as joined:
         for part in parts:
             shift = target.tell()
             with ZipFile(io.BytesIO(part)) as archive:
                 target.write(memoryview(part)[: archive.start_dir])
                 for entry in archive.infolist():
+                    if entry.filename in joined.NameToInfo:
+                        continue
                     entry.header_offset += shift
                     joined.filelist.append(entry)
                     joined.NameToInfo[entry.filename] = entry

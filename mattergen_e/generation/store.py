@@ -3,8 +3,9 @@
     <folder>/generated_crystals.extxyz     all crystals, a column for every site property (MatterGen's name)
     <folder>/generated_crystals_cif.zip    gen_<index>.cif (MatterGen's name)
     <folder>/generated_crystals.jsonl      a line per crystal: index, batch, structure, conditions, seed, redraws
+    <folder>/generated_dos.npz             spectra of the sites (see `generation.spectra`), if the model generates them
     <folder>/run.json                      command, settings, provenance, timings, counts, state (`RunRecord`)
-    <folder>/batches/batch_<number>.zip    a finished batch: its part of the three files and batch.json
+    <folder>/batches/batch_<number>.zip    a finished batch: its part of these files and batch.json
 
 Batches are the truth: the other files are made anew from them after each batch and at each resume. Every file is
 written under a name of its own and renamed when it is complete. A lock file keeps a second process out; the lock goes
@@ -37,6 +38,7 @@ from mattergen_e.generation.formats import (
     join,
     parse_json_line,
     plain,
+    with_spectra,
 )
 from mattergen_e.generation.records import (
     RUN_NAME,
@@ -49,6 +51,7 @@ from mattergen_e.generation.records import (
     load_record,
     short,
 )
+from mattergen_e.generation.spectra import DOS_NAME
 
 __all__ = ["BatchRecord", "Generated", "RunRecord", "RunStore", "load_record", "read_crystals"]
 
@@ -71,8 +74,8 @@ def read_crystals(path: str | Path) -> list[Generated]:
     path = Path(path)
     path = path / JSONL_NAME if path.is_dir() else path
     try:
-        with path.open("rb") as lines:
-            return [parse_json_line(line) for line in lines]
+        lines = path.read_bytes().splitlines()
+        return with_spectra([parse_json_line(line) for line in lines], lines, path.parent / DOS_NAME)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give the output folder of a run with a joint model.") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -180,9 +183,9 @@ class RunStore:
     def finish(self) -> None:
         """Marks the run as finished and records the hashes of its output files."""
         with _one_sentence(self.folder):
-            if self._stale or not all((self.folder / name).exists() for name in OUTPUT_NAMES):
+            if self._stale or not all((self.folder / name).exists() for name in self._names()):
                 self._refresh()
-            for name in OUTPUT_NAMES:
+            for name in self._names():
                 with (self.folder / name).open("rb") as file:
                     self._record.outputs[name] = hashlib.file_digest(file, "sha256").hexdigest()
             self._record.status = "finished"
@@ -193,7 +196,9 @@ class RunStore:
         """The crystals of all finished batches, in the order of their index."""
         crystals = []
         for batch in sorted(self.done):
-            crystals += map(parse_json_line, self._part(batch, JSONL_NAME).splitlines())
+            lines = self._part(batch, JSONL_NAME).splitlines()
+            spectra = self._part(batch, DOS_NAME) if self._has_spectra(batch) else b""
+            crystals += with_spectra([parse_json_line(line) for line in lines], lines, spectra)
         return sorted(crystals, key=lambda crystal: crystal.index)
 
     def close(self) -> None:
@@ -224,12 +229,22 @@ class RunStore:
         with _sound(path), ZipFile(path) as archive:
             return archive.read(name)
 
+    def _has_spectra(self, batch: int) -> bool:
+        path = _shard_path(self.folder, batch)
+        with _sound(path), ZipFile(path) as archive:
+            return DOS_NAME in archive.namelist()
+
+    def _names(self) -> list[str]:
+        """The output files that the batches of this run have parts of."""
+        return [*OUTPUT_NAMES, *([DOS_NAME] if any(map(self._has_spectra, self.done)) else [])]
+
     def _refresh(self) -> None:
         """Makes the output files anew from the batches."""
         self._stale = True
-        for name in OUTPUT_NAMES:
+        for name in self._names():
+            batches = sorted(self.done if name != DOS_NAME else filter(self._has_spectra, self.done))
             with replacing(self.folder / name) as target:
-                join(name, (self._part(batch, name) for batch in sorted(self.done)), target)
+                join(name, (self._part(batch, name) for batch in batches), target)
         self._stale = False
 
     def _save(self) -> None:
@@ -334,12 +349,12 @@ def _batches(folder: Path) -> list[int]:
 
 def _results(folder: Path) -> bool:
     """Whether a folder holds results, be they of a run or MatterGen's own."""
-    return any((folder / name).exists() for name in OUTPUT_NAMES) or bool(_batches(folder))
+    return any((folder / name).exists() for name in (*OUTPUT_NAMES, DOS_NAME)) or bool(_batches(folder))
 
 
 def _remove_own(folder: Path) -> None:
     """Removes the store's files; run.json goes last, so that what is left after a crash is still a run."""
-    for name in OUTPUT_NAMES:
+    for name in (*OUTPUT_NAMES, DOS_NAME):
         (folder / name).unlink(missing_ok=True)
     for batch in _batches(folder):
         _shard_path(folder, batch).unlink()

@@ -12,9 +12,11 @@ import numpy as np
 from pymatgen.core import Element
 
 from mattergen_e.data.cache import load_array, load_manifest, open_sites
+from mattergen_e.descriptors.atomic_dos import AtomicDos
 from mattergen_e.diffusion.prediction import predict_descriptors
 from mattergen_e.errors import UserError
 from mattergen_e.prediction.run import predict
+from mattergen_e.prediction.spectra import SpectralAccuracy, spectral_accuracy
 from mattergen_e.prediction.structures import NamedStructure, read_structures
 
 #: File in a model's folder with the element means of its training data.
@@ -47,6 +49,7 @@ class Accuracy:
         spread: Mean standard deviation over the samples: what the model itself says of its error.
         by_element: The same by element, most frequent first.
         settings: Samples, steps and seed.
+        spectra: Wasserstein distances, where the descriptor stands for spectra.
     """
 
     descriptor: str
@@ -60,6 +63,7 @@ class Accuracy:
     spread: float
     by_element: list[ElementAccuracy]
     settings: dict[str, Any] = field(default_factory=dict)
+    spectra: SpectralAccuracy | None = None
 
 
 def element_means(numbers: np.ndarray, values: np.ndarray) -> dict[int, np.ndarray]:
@@ -105,7 +109,8 @@ def measure(
         One entry per descriptor of the model that has labels in the cache.
 
     Raises:
-        UserError: If the cache or the split is missing, or has no labels of the model's descriptors.
+        UserError: If the cache or the split is missing, has no labels of the model's descriptors, or has spectra that
+            were made in another way than those of the model.
     """
     import torch
     from mattergen.common.data.collate import collate
@@ -118,6 +123,8 @@ def measure(
     descriptors = {n: d for n, d in getattr(model, "descriptors", {}).items() if d.from_cache}
     if not descriptors:
         raise UserError("this model has no descriptor that could be compared with labels.")
+    for descriptor in descriptors.values():
+        descriptor.check_cache(root)
     dataset = JointCrystalDataset.from_cache_path(
         str(root / split), descriptors=list(descriptors), transforms=[symmetrize_lattice]
     )
@@ -159,6 +166,10 @@ def _accuracy(
         raise UserError(f"the {split} crystals have no labels of {descriptor.name}.")
     numbers, truth, mean, std = numbers[known], truth[known], mean[known], std[known]
     guess = np.stack([means.get(int(z), means[0]) for z in numbers])
+    spectra = None
+    if isinstance(descriptor, AtomicDos):
+        reconstruct = descriptor.of_model().reconstruct
+        spectra = spectral_accuracy(numbers, truth, mean, guess, descriptor.grid, reconstruct)
     error, baseline = np.abs(mean - truth).mean(axis=1), np.abs(guess - truth).mean(axis=1)
     kinds, counts = np.unique(numbers, return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -182,6 +193,7 @@ def _accuracy(
             for k in order
         ],
         settings=dict(settings),
+        spectra=spectra,
     )
 
 
@@ -231,7 +243,7 @@ def measure_labelled(
     batch_size: int = 64,
     seed: int = 0,
 ) -> list[Accuracy]:
-    """Compares predictions with labelled structures outside a cache.
+    """Compares predictions with labelled structures outside a cache; spectra are left out, their making is not known.
 
     Args:
         model: A joint model.
@@ -254,7 +266,7 @@ def measure_labelled(
     results = []
     for name, descriptor in getattr(model, "descriptors", {}).items():
         pairs = [(c, p) for c, p in zip(crystals, predictions, strict=True) if name in c.labels]
-        if not pairs or name not in means:
+        if not pairs or name not in means or descriptor.grid is not None:
             continue
         for c, _ in pairs:
             dim = c.labels[name].shape[1]
@@ -289,7 +301,8 @@ def measure_file(
         UserError: If the file or the means cannot be read.
     """
     means = load_means(Path(model_path) / ELEMENT_MEANS)
-    crystals = read_labelled(path, getattr(model, "descriptors", {}))[:limit]
+    names = [name for name, d in getattr(model, "descriptors", {}).items() if d.grid is None]
+    crystals = read_labelled(path, names)[:limit]
     return measure_labelled(model, crystals, means, samples=samples, steps=steps, batch_size=batch_size, seed=seed)
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from mattergen_e import provenance, upstream
 from mattergen_e.data.cache import list_sites
+from mattergen_e.descriptors.autoencoder_slot import ENTRY
 from mattergen_e.errors import UserError
 from mattergen_e.prediction.accuracy import ELEMENT_MEANS, save_means, train_means
 from mattergen_e.training.callbacks import RECORD
@@ -58,7 +59,8 @@ def export(
     try:
         _write(staging, config, state, checkpoint, card)
         if cache is not None:
-            names = list(config["lightning_module"].get("descriptors", {}))
+            descriptors = config["lightning_module"].get("descriptors", {})
+            names = [name for name, settings in descriptors.items() if "autoencoder" not in settings]  # no spectra
             means = {name: train_means(cache, name) for name in names if name in list_sites(Path(cache) / "train")}
             save_means(staging / ELEMENT_MEANS, means)
         if target.exists():
@@ -72,9 +74,18 @@ def export(
 
 
 def _shareable(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run's configuration that builds the model; the rest names folders of a machine."""
+    """The part of a run's configuration that builds the model; the rest names folders of a machine.
+
+    An autoencoder lies in the weights; the folder that it came from is needed in training only.
+    """
+    lightning = dict(config["lightning_module"])
+    if "descriptors" in lightning:
+        lightning["descriptors"] = {
+            name: settings | {"autoencoder": None} if "autoencoder" in settings else settings
+            for name, settings in lightning["descriptors"].items()
+        }
     return {
-        "lightning_module": config["lightning_module"],
+        "lightning_module": lightning,
         "data_module": {"properties": config.get("data_module", {}).get("properties", [])},
     }
 
@@ -103,7 +114,7 @@ def _card(source: Path, target: Path, config: dict, checkpoint: dict, state: dic
         return Card(
             **(written | notes),
             weights_sha256=provenance.hash_weights(state),
-            parameters=sum(tensor.numel() for tensor in state.values()),
+            parameters=sum(t.numel() for name, t in state.items() if not name.endswith(f".{ENTRY}")),
             training=training,
             stages=stages,
         )

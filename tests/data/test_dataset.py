@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from mattergen_e.data.build import build_cache
 from mattergen_e.data.dataset import JointCrystalDataset
+from mattergen_e.descriptors import Descriptor, Dummy
 from mattergen_e.errors import UserError
 
 
@@ -180,3 +182,20 @@ def test_damaged_properties(split, tmp_path, text):
     (broken / "dft_band_gap.json").write_text(text)
     with pytest.raises(UserError, match=r"dft_band_gap.json (is not a property|has 1 values for 10 crystals)"):
         JointCrystalDataset.from_cache_path(str(broken), properties=["dft_band_gap"])
+
+
+def test_descriptors_read_their_own_training_values(split):
+    """A mapping holds descriptors, as a recipe has them; a sequence of names gives arrays as they are."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Doubled(Descriptor):
+        name: str = "other"
+
+        def read_cache(self, split_dir):
+            return 2 * super().read_cache(split_dir)
+
+    plain = JointCrystalDataset.from_cache_path(str(split), ["bader_charge"])
+    descriptors = {"bader_charge": Doubled(), "dummy": Dummy()}  # the key is the name
+    doubled = JointCrystalDataset.from_cache_path(str(split), descriptors)
+    assert list(doubled.site_values) == ["bader_charge"]
+    assert np.array_equal(doubled.site_values["bader_charge"], 2 * plain.site_values["bader_charge"], equal_nan=True)

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from mattergen_e.descriptors import BaderCharge, Descriptor, Dummy, registry
+from mattergen_e.descriptors import AtomicDos, BaderCharge, Descriptor, Dummy, registry
 
 
 @pytest.fixture
@@ -26,7 +26,8 @@ def test_own_descriptors_are_registered():
     found = registry.registered()
     assert found["bader"].cls is BaderCharge
     assert found["dummy"].cls is Dummy
-    assert {found[name].package for name in ("bader", "dummy")} == {"mattergen-e"}
+    assert found["atomic_dos"].cls is AtomicDos
+    assert {found[name].package for name in ("bader", "dummy", "atomic_dos")} == {"mattergen-e"}
     assert all(entry.problem is None for entry in found.values())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mattergen_e.descriptors import BaderCharge, Descriptor, Dummy
+from mattergen_e.descriptors import AtomicDos, BaderCharge, Descriptor, Dummy
 from mattergen_e.diffusion.fields import STRUCTURE_TIME, time_key
 from mattergen_e.diffusion.joint import (
     CLEAN_TIME,
@@ -367,3 +367,75 @@ def test_recipes_make_the_same_model(compose, make_joint):
     assert {id(p) for p in model.parameters()} == trained
     assert len(schedulers) == 1
     assert dict(model.hparams) == {}  # nothing in a checkpoint but weights and plain data
+
+
+# -- recipes of spectra
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("dos_joint", ["atomic_dos"]),
+        ("bader_dos_joint", ["bader_charge", "atomic_dos"]),
+        ("dummy_joint", ["dummy"]),
+    ],
+)
+@pytest.mark.parametrize("properties", [[], ["dft_band_gap"], ["dft_band_gap", "formation_energy_per_atom"]])
+def test_recipes_differ_in_their_descriptors_only(compose, name, fields, properties):
+    words = ["data_module.root_dir=unused", f"adapter_property=[{','.join(properties)}]"]
+    recipe, other = compose(name, *words), compose("bader_joint", *words)
+    assert list(recipe.lightning_module.descriptors) == fields
+    assert list(recipe.adapter.adapter.property_embeddings_adapt) == list(recipe.data_module.properties) == properties
+    for config in (recipe, other):
+        del config.lightning_module.descriptors
+        del config.data_module.train_dataset.descriptors
+        del config.data_module.val_dataset.descriptors
+    assert recipe == other
+
+
+def test_recipe_has_the_descriptor_of_the_class(compose):
+    from hydra.utils import instantiate
+
+    descriptors = compose("dos_joint", "data_module.root_dir=unused").lightning_module.descriptors
+    (made,) = instantiate(descriptors, _convert_="all").values()
+    assert made == AtomicDos()
+
+
+# -- an autoencoder in the model
+
+
+def test_weights_of_mattergen_keep_their_names(make_joint, make_module, make_dos):
+    plain, joint = make_module().state_dict(), make_joint({"atomic_dos": make_dos()}).diffusion_module.state_dict()
+    assert set(plain) <= set(joint)
+    added = {name for name in joint if not name.startswith("joint_fields.")} - set(plain)
+    assert not added
+    assert [name for name in joint if name.endswith(".autoencoder")] == [
+        "joint_fields.companions.atomic_dos.autoencoder"
+    ]
+
+
+def test_models_without_spectra_have_the_state_that_they_had(make_joint):
+    assert not any("companions" in name for name in make_joint().state_dict())
+
+
+def test_checkpoint_brings_the_autoencoder(make_joint, make_dos):
+    trained, fresh = make_joint({"atomic_dos": make_dos()}), make_joint({"atomic_dos": AtomicDos(dim=4)})
+    fresh.load_state_dict(trained.state_dict(), strict=True)
+    found = fresh.descriptors["atomic_dos"].of_model()
+    assert found.fingerprint == trained.descriptors["atomic_dos"].of_model().fingerprint
+
+
+def test_autoencoder_is_not_trained(make_joint, make_dos):
+    with_one, without = make_joint({"atomic_dos": make_dos()}), make_joint({"atomic_dos": AtomicDos(dim=4)})
+    assert [name for name, _ in with_one.named_parameters()] == [name for name, _ in without.named_parameters()]
+
+
+def test_sites_without_spectra_leave_their_crystal_unlabelled(make_joint, make_dos, solids, to_batch):
+    model = make_joint({"atomic_dos": make_dos(scale=0.5)})
+    batch = to_batch([solids["NaCl"], solids["MgO"]], fields=())
+    latents = torch.tensor([[0.1, -0.2, 0.3, 0.4]]).repeat(4, 1)
+    latents[1] = torch.nan
+    prepared = model.diffusion_module.pre_corruption_fn(batch.replace(atomic_dos=latents))
+    assert prepared["atomic_dos_known"].tolist() == [False, True]
+    assert torch.allclose(prepared["atomic_dos"][2:], 2 * latents[2:])
+    assert not prepared["atomic_dos"][:2].any()

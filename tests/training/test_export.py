@@ -84,3 +84,30 @@ def test_command_says_one_line(run: Path, tmp_path: Path, capfd: pytest.CaptureF
     out, err = capfd.readouterr()
     assert out.startswith(f"{tmp_path / 'model'}: 10 parameters") and len(out.splitlines()) == 1
     assert err == ""
+
+
+def test_autoencoder_stays_in_the_weights_and_its_folder_is_forgotten(run: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    descriptors = {"atomic_dos": {"dim": 4, "autoencoder": "/somewhere/secret"}, "dummy": {}}
+    config["lightning_module"]["descriptors"] = descriptors
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    path, name = run / "checkpoints" / "last.ckpt", "diffusion_module.joint_fields.companions.atomic_dos.autoencoder"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["state_dict"][name] = torch.arange(200, dtype=torch.uint8)
+    torch.save(checkpoint, path)
+    card = export(run, tmp_path / "model")
+    assert card.parameters == 10  # bytes are no parameters
+    text = (tmp_path / "model" / "config.yaml").read_text()
+    assert "secret" not in text
+    written = yaml.safe_load(text)["lightning_module"]["descriptors"]
+    assert written == {"atomic_dos": {"dim": 4, "autoencoder": None}, "dummy": {}}
+    loaded = torch.load(tmp_path / "model" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert torch.equal(loaded["state_dict"][name], torch.arange(200, dtype=torch.uint8))
+
+
+def test_structure_only_model_gets_no_descriptors(run: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    del config["lightning_module"]["descriptors"]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    export(run, tmp_path / "model")
+    assert yaml.safe_load((tmp_path / "model" / "config.yaml").read_text())["lightning_module"] == {"_target_": "x"}
