@@ -36,7 +36,7 @@ CHECKED = {
 
 #: Packages that only some commands need, and what for.
 OPTIONAL = {
-    "baderkit": "needed for Bader charges of densities (extra: labels)",
+    "baderkit": "needed for Bader charges of densities: `pip install --no-deps baderkit`, with the extra labels",
     "mp-api": "needed for downloads of the Materials Project (extra: labels)",
     "xtalmet": "needed for the validity and novelty of generated crystals",
 }

@@ -15,11 +15,12 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mattergen_e.errors import UserError
 from mattergen_e.labels.checks import check_charges, check_kept
 from mattergen_e.labels.record import Finding, LabelError
 from mattergen_e.labels.settings import BaderSettings
@@ -112,7 +113,7 @@ def find_basins(
         if min(grid.shape) < MIN_POINTS or not np.isfinite(grid).all() or not float(np.ptp(grid)) > 0:
             raise LabelError("damaged_file", f"the {name} density ({_size(grid)} points) cannot be partitioned")
     with _ONE_AT_A_TIME, _quiet():
-        from baderkit import Bader, Grid  # type: ignore[import-not-found]
+        Bader, Grid = _baderkit()
 
         integrated = Grid(structure, {"total": charge}, sig_figs=12)
         leading = integrated if reference is None else Grid(structure, {"total": reference}, sig_figs=12)
@@ -124,6 +125,17 @@ def find_basins(
             sentence = f"the density cannot be partitioned ({type(error).__name__} in baderkit: {error})"
             raise LabelError("damaged_file", sentence) from None
     return result
+
+
+def _baderkit() -> tuple[Any, Any]:
+    try:
+        from baderkit import Bader, Grid  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise UserError(
+            f"Bader charges need baderkit ({error}): run `pip install 'mattergen-e[labels]'` and `pip install "
+            "--no-deps baderkit`, or remove the densities from the folders."
+        ) from error
+    return Bader, Grid
 
 
 def _floats(values: ArrayLike) -> NDArray[np.float64]:

@@ -128,6 +128,8 @@ def _one(task: Task, store: LabelStore, settings: LabelSettings, properties: Map
             made = make_label(read_calculation(task, settings, properties), settings)
     except LabelError as error:
         outcome, made = Outcome(task.id, str(task.path), error.reason, error.sentence, stamp), None
+    except UserError:  # nothing of this calculation: a package is missing
+        raise
     except (Exception, RecursionError) as error:
         text = " ".join(str(error).split())[:200]
         sentence = f"the calculation cannot be read ({type(error).__name__}: {text})"

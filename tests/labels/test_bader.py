@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
+from mattergen_e.errors import UserError
 from mattergen_e.labels.bader import find_basins, partition
 from mattergen_e.labels.record import LabelError
 from mattergen_e.labels.settings import BaderSettings
@@ -126,3 +128,10 @@ def test_cation_that_loses_its_basin_is_refused(nmf: tuple[Structure, Array, Arr
     with pytest.raises(LabelError, match=r"(Mg|Na)\) keeps .* of its valence electrons") as caught:
         partition(structure, charge, None, VALENCE, BaderSettings())
     assert caught.value.reason == "maximum_off_atom"
+
+
+def test_missing_baderkit_is_one_sentence(nmf: tuple[Structure, Array, Array], monkeypatch: pytest.MonkeyPatch) -> None:
+    structure, charge, reference = nmf
+    monkeypatch.setitem(sys.modules, "baderkit", None)
+    with pytest.raises(UserError, match="pip install --no-deps baderkit"):
+        find_basins(structure, charge, reference)
