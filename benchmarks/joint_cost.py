@@ -24,12 +24,17 @@ import torch
 from mattergen.common.data.chemgraph import ChemGraph
 from mattergen.common.data.collate import collate
 
-from mattergen_e.descriptors import BaderCharge, Dummy
+from mattergen_e.descriptors import AtomicDos, BaderCharge, Descriptor, Dummy
 from mattergen_e.diffusion.joint import Shares, attach
 from mattergen_e.diffusion.sampler import JointSampler, OutputSettings
 from mattergen_e.models import load_model
 
-KNOWN = {"bader": BaderCharge, "dummy": Dummy}
+AUTOENCODER = Path(__file__).resolve().parents[1] / "checkpoints" / "dos_autoencoder"
+KNOWN: dict[str, Callable[[], Descriptor]] = {
+    "bader": BaderCharge,
+    "dummy": Dummy,
+    "atomic_dos": lambda: AtomicDos(autoencoder=str(AUTOENCODER)),
+}
 
 
 def crystals(number: int, seed: int = 0) -> ChemGraph:
@@ -49,6 +54,8 @@ def crystals(number: int, seed: int = 0) -> ChemGraph:
                 num_nodes=torch.tensor(n),
                 bader_charge=torch.tensor(charges - charges.mean(), dtype=torch.float32),
                 bader_charge_batch=torch.zeros(n, dtype=torch.long),
+                atomic_dos=torch.tensor(np.tanh(rng.normal(0, 0.2, (n, 30))), dtype=torch.float32),
+                atomic_dos_batch=torch.zeros(n, dtype=torch.long),
             )
         )
     return collate(graphs)
@@ -59,6 +66,8 @@ def joint_copy(model: torch.nn.Module, names: list[str], predict: float) -> torc
     joint = copy.deepcopy(model)
     descriptors = {d.name: d for d in (KNOWN[name]() for name in names)}
     attach(joint.diffusion_module, descriptors, Shares(predict=predict))
+    for descriptor in descriptors.values():
+        descriptor.begin_training()
     joint.descriptors = descriptors
     return joint.to(model.device)
 
