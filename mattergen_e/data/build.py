@@ -7,7 +7,7 @@ import math
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +24,7 @@ from mattergen_e.data.collect import Collector, Dropped, Prepared, prepare, prop
 from mattergen_e.data.fields import brief, parse_renames
 from mattergen_e.data.sources import ReadOptions, Record, iter_records, parse_record
 from mattergen_e.errors import UserError
+from mattergen_e.progress import bar
 
 CHUNK = 128
 DEFAULT_SITE_VALUES = ("bader_charge", "atomic_dos", "total_dos")
@@ -93,7 +94,7 @@ def build_cache(
     counts = [sum(1 for _ in iter_records(file, asked)) for file in files]
     records = (record for file in files for record in iter_records(file, asked))
     outcomes = _outcomes(records, read, limits, _n_jobs(jobs, sum(counts)))
-    with _progress(sum(counts), progress) as advance, closing(outcomes):
+    with bar("Reading crystals", sum(counts), wanted=progress) as advance, closing(outcomes):
         for outcome in outcomes:
             collector.add(outcome)
             advance()
@@ -226,20 +227,6 @@ def _n_jobs(jobs: int | None, n_entries: int) -> int:
 
     wanted = cpu_count() if jobs is None else jobs
     return max(1, min(wanted, math.ceil(n_entries / CHUNK) if jobs is not None else n_entries // (4 * CHUNK)))
-
-
-@contextmanager
-def _progress(total: int, wanted: bool) -> Iterator[Callable[[], None]]:
-    if not (wanted and sys.stderr.isatty()):
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("Reading crystals"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)
 
 
 @contextmanager

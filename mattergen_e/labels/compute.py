@@ -13,8 +13,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,7 @@ from mattergen_e.errors import UserError
 from mattergen_e.labels.compute_folder import ComputeFolder
 from mattergen_e.labels.compute_one import WORKER, ComputeSettings, Job, run_one
 from mattergen_e.labels.parallel import in_parallel
+from mattergen_e.progress import bar
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -103,7 +104,7 @@ def compute(
         todo = _todo(tasks, folder, overwrite, retry_failed)
         present = sum(job.id in folder.done for job in tasks) - sum(job.id in folder.done for job in todo)
         results = in_parallel(run_one, todo, jobs, backend)
-        with _progress(len(todo), progress) as advance, closing(results):
+        with bar("Computing crystals", len(todo), wanted=progress) as advance, closing(results):
             for line in results:
                 if "stop" in line:
                     raise UserError(line["stop"])
@@ -237,17 +238,3 @@ def _probe(path: str) -> tuple[Interpreter | None, str]:
         return None, error.strerror or str(error)
     except (ValueError, IndexError):
         return None, "no version in its answer"
-
-
-@contextmanager
-def _progress(total: int, wanted: bool) -> Iterator[Callable[[], None]]:
-    if not (wanted and sys.stderr.isatty()):
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("Computing crystals"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)

@@ -33,8 +33,9 @@ from pydantic import BaseModel, ConfigDict
 from mattergen_e.errors import UserError
 from mattergen_e.files import Lock, remove_temporary
 from mattergen_e.labels import materials_project_files as files
-from mattergen_e.labels.materials_project_client import Absent, Client, bar
+from mattergen_e.labels.materials_project_client import Absent, Client
 from mattergen_e.labels.record import Calculation, Finding, LabelError
+from mattergen_e.progress import bar
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -166,7 +167,7 @@ def _fetch(query: Query, out: Path, parts: dict[str, Any], client: Client, progr
     ids = _list(query, out, client)
     missing = [name for name in ids if not (out / name / files.MATERIAL).is_file()]
     unknown = set(missing)
-    with bar(len(missing), "Fetching materials", progress) as advance:
+    with bar("Fetching materials", len(missing), wanted=progress) as advance:
         for batch in batched(missing, BATCH):
             unknown -= _fetch_materials(batch, out, client)
             advance(len(batch))
@@ -174,7 +175,7 @@ def _fetch(query: Query, out: Path, parts: dict[str, Any], client: Client, progr
         text = f"the Materials Project does not know {len(unknown)} of {len(ids)} ids, e.g. {min(unknown)}"
         warnings.warn(text, UnknownIds, stacklevel=4)
     known = [name for name in ids if (out / name / files.MATERIAL).is_file()]
-    with bar(len(known), "Fetching calculations", progress and bool(parts)) as advance:
+    with bar("Fetching calculations", len(known), wanted=progress and bool(parts)) as advance:
         for name in known:
             remove_temporary(out / name)
             for part, get_part in parts.items():

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -139,19 +137,3 @@ def _connect() -> Any:
             return MPRester(mute_progress_bars=True)
         except Exception as error:
             raise UserError(_no_answer(_brief(error))) from error
-
-
-@contextmanager
-def bar(total: int, title: str, wanted: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, if that is a terminal; gives the function that moves it on."""
-    if not (wanted and total and sys.stderr.isatty()):
-        yield lambda _: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from mattergen_e.console import stderr
-
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr(), transient=True) as shown:
-        task = shown.add_task("", total=total)
-        yield lambda done: shown.advance(task, done)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from mattergen_e.labels.record import LabelError
 from mattergen_e.labels.settings import LabelSettings
 from mattergen_e.labels.sources import Task, find_tasks, read_calculation
 from mattergen_e.labels.store import LABELS, LabelStore, Outcome, open_store
+from mattergen_e.progress import bar
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _label(
     (store.folder / LABELS).unlink(missing_ok=True)  # until everything is done again
     work = partial(_one, store=store, settings=settings, properties=properties)
     results = in_parallel(work, left, jobs, backend)
-    with _progress(len(tasks), len(done), progress) as advance, closing(results):
+    with bar("Labelling", len(tasks), len(done), progress) as advance, closing(results):
         for outcome in results:
             done[outcome.id] = outcome
             advance()
@@ -138,17 +138,3 @@ def _one(task: Task, store: LabelStore, settings: LabelSettings, properties: Map
         outcome = Outcome(task.id, str(task.path), None, "", stamp)
     store.write(outcome, made)
     return outcome
-
-
-@contextmanager
-def _progress(total: int, completed: int, wanted: bool) -> Iterator[Callable[[], None]]:
-    if not (wanted and sys.stderr.isatty()):
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("Labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        shown = bar.add_task("", total=total, completed=completed)
-        yield lambda: bar.advance(shown)
