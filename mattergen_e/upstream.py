@@ -11,6 +11,7 @@ configuration, which each of its commands does before it builds or loads anythin
 | `_say_hub_errors_in_one_sentence` | without a network, a published checkpoint ends in a page of traceback |
 | `watch_for_early_errors` | the same for `mattergen-generate --pretrained-name`, which asks the hub before all else |
 | `_refuse_compositions` | compositions that Python callers give to the joint sampling ended in a `TypeError` |
+| `_check_steps` | a model trained with another number of steps than the sampling settings ended in a bare assertion |
 | `_replace_draw_samples` | upstream writes structures only, at the very end, through fixed temporary names |
 | `register_property` | a condition must be in upstream's list before a dataset or an embedding is built |
 """
@@ -45,6 +46,7 @@ def prepare() -> None:
     _repair_scale_factors()
     _allow_harmless_classes()
     _say_hub_errors_in_one_sentence()
+    _check_steps()
     _replace_draw_samples()
     _refuse_compositions()
 
@@ -254,6 +256,32 @@ def watch_for_early_errors() -> None:
 
 
 # -- generation -------------------------------------------------------------------------------------------------------
+
+
+def _check_steps() -> None:
+    """Sampling settings ask for a number of steps; the diffusion of atom types is tied to that of the training."""
+    import mattergen.diffusion.sampling.pc_sampler as pc_sampler
+
+    sampler: Any = pc_sampler.PredictorCorrector
+    original = sampler.__init__
+    if getattr(original, "_mattergen_e", False):
+        return
+
+    @functools.wraps(original)
+    @exit_on_user_error
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        module, steps = kwargs.get("diffusion_module"), kwargs.get("N")
+        discrete = getattr(getattr(module, "corruption", None), "discrete_corruptions", {})
+        trained = {corruption.N for corruption in discrete.values()}
+        if steps is not None and trained and trained != {steps}:
+            raise UserError(
+                f"this model was trained with {min(trained)} steps, but the sampling settings take {steps}: add "
+                "--sampling_config_name=joint to the command, which takes as many as the model."
+            )
+        original(self, *args, **kwargs)
+
+    checked._mattergen_e = True  # type: ignore[attr-defined]
+    sampler.__init__ = checked
 
 
 def _replace_draw_samples() -> None:
