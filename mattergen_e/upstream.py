@@ -10,7 +10,8 @@ configuration, which each of its commands does before it builds or loads anythin
 | `_allow_harmless_classes` | torch loads with `weights_only=True`; older checkpoints hold configuration containers |
 | `_say_hub_errors_in_one_sentence` | without a network, a published checkpoint ends in a page of traceback |
 | `watch_for_early_errors` | the same for `mattergen-generate --pretrained-name`, which asks the hub before all else |
-| `_refuse_compositions` | compositions that Python callers give to the joint sampling ended in a `TypeError` |
+| `_check_conditions` | what the model cannot be conditioned on was refused after loading it, by an assertion |
+| `_check_conditions` | compositions that Python callers give to the joint sampling ended in a `TypeError` |
 | `_check_steps` | a model trained with another number of steps than the sampling settings ended in a bare assertion |
 | `_replace_draw_samples` | upstream writes structures only, at the very end, through fixed temporary names |
 | `register_property` | a condition must be in upstream's list before a dataset or an embedding is built |
@@ -48,7 +49,7 @@ def prepare() -> None:
     _say_hub_errors_in_one_sentence()
     _check_steps()
     _replace_draw_samples()
-    _refuse_compositions()
+    _check_conditions()
 
 
 def exit_on_user_error(function: F) -> F:
@@ -309,8 +310,11 @@ def _replace_draw_samples() -> None:
     generator.draw_samples_from_sampler = draw_samples_from_sampler
 
 
-def _refuse_compositions() -> None:
-    """`CrystalGenerator.generate(target_compositions_dict=...)` is not checked by MatterGen, unlike the constructor."""
+def _check_conditions() -> None:
+    """Refuses conditions and compositions that the model cannot take, as soon as its configuration is known.
+
+    `CrystalGenerator.generate(target_compositions_dict=...)` is not checked by MatterGen, unlike the constructor.
+    """
     generator: Any = sys.modules.get("mattergen.generator")
     if generator is None or getattr(generator.CrystalGenerator.get_condition_loader, "_mattergen_e", False):
         return
@@ -319,15 +323,52 @@ def _refuse_compositions() -> None:
     @functools.wraps(original)
     @exit_on_user_error
     def get_condition_loader(self: Any, sampling_config: Any, target_compositions_dict: Any = None) -> Any:
-        if target_compositions_dict and "draw" in sampling_config.sampler_partial:
+        own = "draw" in sampling_config.sampler_partial
+        if target_compositions_dict and own:
             raise UserError(COMPOSITIONS)
+        conditions = self.properties_to_condition_on or {}
+        if own and isinstance(conditions, dict):
+            check_known(list(conditions), _conditions_of(self.cfg))
+        elif set(conditions) & ARRAY_CONDITIONS:
+            raise UserError("a condition that is a spectrum needs --sampling_config_name=joint: add it to the command.")
         return original(self, sampling_config, target_compositions_dict)
 
     get_condition_loader._mattergen_e = True  # type: ignore[attr-defined]
     generator.CrystalGenerator.get_condition_loader = get_condition_loader
 
 
+def _conditions_of(config: Any) -> list[str] | None:
+    """Names of the conditions in a model's configuration; None if it is not built as MatterGen's are."""
+    from omegaconf import OmegaConf
+
+    model = OmegaConf.select(config, "lightning_module.diffusion_module.model")
+    if model is None:
+        return None
+    return [name for part in ("property_embeddings", "property_embeddings_adapt") for name in model.get(part) or ()]
+
+
 # -- conditions -------------------------------------------------------------------------------------------------------
+
+#: This package's own conditions, which are arrays: one row per crystal, read from a cache or from the user's files.
+ARRAY_CONDITIONS = frozenset({"dos"})
+
+
+def check_known(conditions: list[str], trained: list[str] | None) -> None:
+    """Checks that a model was trained with the conditions that a user asks for.
+
+    Args:
+        conditions: Their names.
+        trained: Names of those of the model; None if unknown: then nothing is checked.
+
+    Raises:
+        UserError: If one is missing.
+    """
+    for name in conditions if trained is not None else ():
+        if name not in (trained or []):
+            known = ", ".join(trained or []) or "no property"
+            raise UserError(
+                f"--properties_to_condition_on names '{name}', but this model was trained to be conditioned on {known}."
+            )
 
 
 def known_properties() -> list[str]:

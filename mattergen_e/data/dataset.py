@@ -16,6 +16,7 @@ from mattergen.common.data.transform import Transform
 from mattergen.common.data.types import PropertyValues
 from numpy.typing import NDArray
 
+from mattergen_e.conditioning.labels import CACHED, read_labels
 from mattergen_e.data.cache import CORE_NAMES, load_array, open_sites
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.errors import UserError
@@ -28,12 +29,15 @@ class JointCrystalDataset(CrystalDataset):
 
     For every requested name, an item has the field `<name>`, float32 (n_sites, dim), and `<name>_batch`, zeros
     (n_sites,), which collating turns into the index of the crystal: `batch.get_batch_idx(name)` works as for positions.
+    Conditions that are arrays, such as dos, come as (1, dim), which collating joins to (n_crystals, dim).
 
     Attributes:
         site_values: Arrays (total_sites, dim) by name, in the order of `pos`.
+        crystal_values: Arrays (n_crystals, dim) by name.
     """
 
     site_values: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    crystal_values: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,6 +45,12 @@ class JointCrystalDataset(CrystalDataset):
             if len(values) != len(self.pos):
                 raise UserError(
                     f"The site value {name!r} has {len(values)} rows for {len(self.pos)} sites: build the cache anew."
+                )
+        for name, values in self.crystal_values.items():
+            if len(values) != len(self.num_atoms):
+                raise UserError(
+                    f"The condition {name!r} has {len(values)} rows for {len(self.num_atoms)} crystals: build the "
+                    "cache anew."
                 )
 
     @classmethod
@@ -60,7 +70,7 @@ class JointCrystalDataset(CrystalDataset):
             descriptors: Names of the site values to load as they are, or descriptors by name, which read their training
                 values (those that say that their values do not come from the cache are left out).
             transforms: Applied to every item.
-            properties: Properties of the crystals to load, by MatterGen's names.
+            properties: Conditions of the crystals to load: properties by MatterGen's names, and dos.
             dataset_transforms: Applied to the whole data set.
 
         Returns:
@@ -74,10 +84,12 @@ class JointCrystalDataset(CrystalDataset):
             raise UserError(f"{folder} is not a split of a cache: give <cache>/train, <cache>/val or <cache>/test.")
         core = {name: load_array(folder / f"{name}.npy") for name in CORE_NAMES}
         _check_core(folder, core)
+        numbers = [name for name in properties or () if name not in CACHED]
         dataset: Any = cls(
             **core,
-            properties={name: _load_property(folder, name, len(core["num_atoms"])) for name in properties or ()},
+            properties={name: _load_property(folder, name, len(core["num_atoms"])) for name in numbers},
             site_values=_site_values(folder, descriptors),
+            crystal_values={name: read_labels(folder, name) for name in properties or () if name in CACHED},
             transforms=list(transforms) if transforms is not None else None,
         )
         for transform in dataset_transforms or ():
@@ -101,6 +113,8 @@ class JointCrystalDataset(CrystalDataset):
         for name, values in self.site_values.items():
             fields[name] = torch.from_numpy(np.array(values[start:stop]))
             fields[f"{name}_batch"] = torch.zeros(stop - start, dtype=torch.long)
+        for name, values in self.crystal_values.items():
+            fields[name] = torch.from_numpy(np.array(values[index : index + 1]))
         fields["atomic_numbers"] = torch.from_numpy(np.array(self.atomic_numbers[start:stop]))
         data = ChemGraph(
             pos=torch.from_numpy(self.pos[start:stop].astype(np.float32)) % 1.0,
@@ -114,7 +128,7 @@ class JointCrystalDataset(CrystalDataset):
         return data
 
     def subset(self, indices: Sequence[int]) -> JointCrystalDataset:
-        """The crystals at some indices, in that order, with their site values."""
+        """The crystals at some indices, in that order, with all their values."""
         chosen = np.asarray(indices, dtype=np.int64)
         bounds = self._bounds
         parts = [np.arange(bounds[i], bounds[i + 1]) for i in (range(len(self))[j] for j in chosen.tolist())]
@@ -127,11 +141,12 @@ class JointCrystalDataset(CrystalDataset):
             structure_id=self.structure_id[chosen],
             properties={name: values[chosen] for name, values in self.properties.items()},
             site_values={name: values[rows] for name, values in self.site_values.items()},
+            crystal_values={name: values[chosen] for name, values in self.crystal_values.items()},
             transforms=self.transforms,
         )
 
     def repeat(self, repeats: int) -> JointCrystalDataset:
-        """The whole data set several times over, with its site values."""
+        """The whole data set several times over, with all its values."""
 
         def again(array: NDArray[Any]) -> NDArray[Any]:
             return repeat_along_first_axis(array, repeats)
@@ -140,6 +155,7 @@ class JointCrystalDataset(CrystalDataset):
             **{name: again(getattr(self, name)) for name in CORE_NAMES},
             properties={name: again(values) for name, values in self.properties.items()},
             site_values={name: again(values) for name, values in self.site_values.items()},
+            crystal_values={name: again(values) for name, values in self.crystal_values.items()},
             transforms=self.transforms,
         )
 

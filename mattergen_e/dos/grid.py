@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mattergen_e.errors import UserError
@@ -49,6 +49,24 @@ class EnergyGrid(BaseModel):
     def energies(self) -> NDArray[np.float64]:
         """(points,) centres of the bins in eV, ascending."""
         return self.minimum + (np.arange(self.points) + 0.5) * self.step
+
+    def rebin(self, spectra: ArrayLike, target: EnergyGrid) -> NDArray[np.float64]:
+        """Bring spectra from the bins of this grid into those of another, the number of states kept.
+
+        Args:
+            spectra: (..., points), constant within each bin and zero outside of the window.
+            target: The other grid.
+
+        Returns:
+            (..., target.points): the mean over each bin of `target`.
+        """
+        values = np.asarray(spectra, dtype=np.float64)
+        states = np.zeros((*values.shape[:-1], self.points + 1))
+        np.cumsum(values * self.step, axis=-1, out=states[..., 1:])
+        place = np.clip((target.edges - self.minimum) / self.step, 0.0, self.points)
+        left = np.minimum(place.astype(np.int64), self.points - 1)
+        below = states[..., left] + (place - left) * (states[..., left + 1] - states[..., left])
+        return np.diff(below, axis=-1) / target.step
 
     def __str__(self) -> str:
         return f"{self.points} points from {self.minimum:g} to {self.maximum:g} eV"

@@ -17,12 +17,14 @@ from pymatgen.core import Lattice, Structure
 from tqdm.auto import tqdm
 
 from mattergen_e import provenance
+from mattergen_e.conditioning.dos import DosEmbedding
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.sampler import JointSampler
 from mattergen_e.dos.objects import CrystalSpectra, complete_dos
 from mattergen_e.errors import UserError
 from mattergen_e.generation.conditions import SeededConditionLoader, seed_batch
 from mattergen_e.generation.store import Generated, RunStore
+from mattergen_e.upstream import check_known
 
 #: Smallest volume per site (cubic angstrom) of a crystal that is kept; solid hydrogen under pressure has more.
 LEAST_VOLUME = 1.0
@@ -75,8 +77,10 @@ def draw(
             generates, or if the folder must not be written.
     """
     conditions = dict(properties_to_condition_on or {})
-    _check_conditions(sampler, conditions)
+    model: Any = sampler.diffusion_module.model
+    check_known(list(conditions), list(model.cond_fields_model_was_trained_on))
     _check_compositions(sampler, condition_loader)
+    _check_targets(sampler, condition_loader)
     if conditions and sampler._guidance_scale == 0:
         print(
             "mattergen-e: a guidance factor of 0 generates as if no property was asked for: add "
@@ -95,9 +99,12 @@ def draw(
     if isinstance(condition_loader, SeededConditionLoader):
         condition_loader.seed = seed
     with store if store is not None else nullcontext():
+        if output_path is not None and isinstance(condition_loader, SeededConditionLoader):
+            condition_loader.save_targets(Path(output_path))
         try:
             batches = _reporting(condition_loader, progress_callback)
-            made = _all_batches(sampler, batches, conditions, seed, store, output_path)
+            told = condition_loader.told if isinstance(condition_loader, SeededConditionLoader) else _nothing
+            made = _all_batches(sampler, batches, lambda i: conditions | told(i), seed, store, output_path)
         except KeyboardInterrupt:
             _say_how_to_go_on(store)
             raise
@@ -105,6 +112,11 @@ def draw(
             return [_with_dos(crystal) for crystal in made]
         store.finish()
         return [_with_dos(crystal) for crystal in store.read()]
+
+
+def _nothing(index: int) -> dict[str, Any]:
+    """No conditions of its own for any crystal."""
+    return {}
 
 
 def _with_dos(crystal: Generated) -> Structure:
@@ -129,7 +141,7 @@ def _reporting(loader: Iterable[tuple[Any, Any]], callback: Callable[..., object
 def _all_batches(
     sampler: JointSampler,
     batches: Iterable[tuple[Any, Any]],
-    conditions: dict[str, Any],
+    conditions: Callable[[int], dict[str, Any]],
     seed: int,
     store: RunStore | None,
     output_path: Path | None,
@@ -144,7 +156,7 @@ def _all_batches(
             continue
         result = sample_batch(sampler, data, seed, batch)
         crystals = [
-            Generated(index=i, batch=batch, structure=s, conditions=conditions, seed=seed, redraws=r, spectra=d)
+            Generated(index=i, batch=batch, structure=s, conditions=conditions(i), seed=seed, redraws=r, spectra=d)
             for i, s, r, d in zip(indices, result.structures, result.redraws, result.spectra, strict=True)
             if s is not None
         ]
@@ -247,15 +259,14 @@ def to_spectra(
     return spectra
 
 
-def _check_conditions(sampler: JointSampler, conditions: Mapping[str, Any]) -> None:
+def _check_targets(sampler: JointSampler, loader: Any) -> None:
+    """Refuses spectra that give nothing in the energies that the model has learned."""
     model: Any = sampler.diffusion_module.model
-    trained = list(model.cond_fields_model_was_trained_on)
-    for name in conditions:
-        if name not in trained:
-            known = ", ".join(trained) if trained else "no property"
-            raise UserError(
-                f"--properties_to_condition_on names '{name}', but this model was trained to be conditioned on {known}."
-            )
+    embeddings = {**model.property_embeddings, **getattr(model, "property_embeddings_adapt", {})}
+    for name, target in loader.targets.items() if isinstance(loader, SeededConditionLoader) else ():
+        embedding = getattr(embeddings.get(name), "conditional_embedding_module", None)
+        if isinstance(embedding, DosEmbedding):
+            embedding.check_targets(target)
 
 
 def _check_compositions(sampler: JointSampler, loader: Any) -> None:
@@ -270,9 +281,10 @@ def _check_compositions(sampler: JointSampler, loader: Any) -> None:
 
 
 def _settings(sampler: JointSampler, loader: Any, conditions: dict[str, Any]) -> dict[str, Any]:
+    own = loader.settings() if isinstance(loader, SeededConditionLoader) else {"seed": None, "conditions": {}}
     return {
-        **(loader.settings() if isinstance(loader, SeededConditionLoader) else {"seed": None}),
-        "conditions": conditions,
+        **own,
+        "conditions": {name: own["conditions"].get(name, value) for name, value in conditions.items()},
         "steps": sampler.N,
         "eps_t": sampler._eps_t,
         "corrector_steps": sampler._n_steps_corrector,

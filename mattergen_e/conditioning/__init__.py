@@ -1,0 +1,1 @@
+"""What generation can be told beyond MatterGen's numbers: spectra, whole or in a window."""
