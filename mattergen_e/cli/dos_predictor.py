@@ -1,0 +1,196 @@
+"""`mattergen-e dos-predictor train`, `evaluate` and `predict`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mattergen_e.cli.autoencoder import Device, DeviceOption, check_device
+from mattergen_e.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mattergen_e.dos.predictor.evaluation import Evaluation
+    from mattergen_e.dos.predictor.training import TrainingSettings
+
+HELP = "Train the forward predictor of densities of states, measure it, and predict spectra of structures."
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP)
+
+#: Elements in the table of `evaluate`; the JSON has all.
+SHOWN = 12
+
+BatchSize = Annotated[int, typer.Option("--batch_size", "--batch-size", min=1, help="Crystals per network call.")]
+
+
+@app.callback()
+def main() -> None:
+    """Train the forward predictor of densities of states, measure it, and predict spectra of structures."""
+
+
+@app.command()
+def train(
+    cache: Annotated[Path, typer.Argument(help="Cache of `mattergen-e data build` with atomic_dos and total_dos.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the predictor.")],
+    encoder: Annotated[
+        Path | None, typer.Option(help="Folder of a trained MatterGen model whose network it starts from.")
+    ] = None,
+    noisy: Annotated[
+        bool, typer.Option("--noisy", help="Also learn from noised structures, to guide generations of --encoder.")
+    ] = False,
+    settings: Annotated[Path | None, typer.Option(help="YAML with any setting; see docs/dos.md.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Times that every crystal is seen.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch_size", "--batch-size", min=1, help="Crystals per step.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, order and noise.")] = None,
+    precision: Annotated[str | None, typer.Option(help="32-true or bf16-mixed.")] = None,
+    device: DeviceOption = Device.auto,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a training in the folder.")] = False,
+) -> None:
+    """Train on the `train` split; the best epoch on `val` is kept."""
+    from mattergen_e.console import quiet
+
+    given = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "precision": precision, "noisy": noisy or None}
+    with quiet():
+        chosen = read_settings(settings, {key: value for key, value in given.items() if value is not None})
+        from mattergen_e.dos.predictor.training import train as run
+
+        check_device(device)
+        predictor = run(
+            cache,
+            out,
+            chosen,
+            encoder=encoder,
+            resume=resume,
+            overwrite=overwrite,
+            device=device.value,
+            progress=True,
+        )
+    metrics = predictor.record["metrics"]
+    typer.echo(
+        f"Predictor {predictor.fingerprint[:12]} of epoch {predictor.record['epoch']} written to {out}: loss of the "
+        f"validation split {metrics['val_loss']:.4f}. Measure it with `mattergen-e dos-predictor evaluate`."
+    )
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Folder of a predictor.")],
+    cache: Annotated[Path, typer.Argument(help="Cache whose spectra were made as those it was trained on.")],
+    split: Annotated[str, typer.Option(help="Split to measure on.")] = "test",
+    baseline_split: Annotated[
+        str, typer.Option("--baseline-split", help="Split that the means of the elements are taken from.")
+    ] = "train",
+    batch_size: BatchSize = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random pairings and intervals.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write all figures as JSON.")] = None,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Measure predictions for crystals of a cache, beside the means of the elements and random pairing."""
+    from mattergen_e.console import quiet, stdout
+
+    with quiet():
+        from mattergen_e.dos.predictor import evaluation
+        from mattergen_e.dos.predictor.folder import load
+
+        predictor = load(folder, check_device(device))
+        found = evaluation.evaluate(predictor, cache, split, baseline_split, batch_size=batch_size, seed=seed)
+    for table in tables(found):
+        stdout().print(table)
+    if out is not None:
+        out.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+@app.command()
+def predict(
+    folder: Annotated[Path, typer.Argument(help="Folder of a predictor.")],
+    structures: Annotated[
+        list[Path], typer.Argument(help="CIF, POSCAR, extxyz or JSON lines files, or folders of them.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="npz file to write, with the layout of generated_dos.npz.")],
+    batch_size: BatchSize = 64,
+    device: DeviceOption = Device.auto,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+) -> None:
+    """Predict the spectra of structures: of each site, and of the crystal per atom."""
+    from mattergen_e.console import quiet
+
+    if out.exists() and not overwrite:
+        raise UserError(f"{out} exists: choose another --out or add --overwrite.")
+    with quiet():
+        from mattergen_e.dos.predictor.folder import load
+        from mattergen_e.dos.predictor.output import predict_structures, write_spectra
+        from mattergen_e.prediction.structures import read_structures
+
+        predictor = load(folder, check_device(device))
+        named = read_structures(structures)
+        spectra = predict_structures(predictor, named, batch_size=batch_size, progress=True)
+    write_spectra(out, spectra, predictor)
+    typer.echo(f"Spectra of {len(spectra)} structures written to {out}")
+
+
+def read_settings(path: Path | None, given: dict[str, Any]) -> TrainingSettings:
+    """Settings from a YAML file and the options, which win.
+
+    Raises:
+        UserError: If the file cannot be read or has a wrong key or value.
+    """
+    import yaml
+    from pydantic import ValidationError
+
+    from mattergen_e.dos.predictor.training import TrainingSettings
+
+    read: Any = {}
+    if path is not None:
+        try:
+            read = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"{path} cannot be read as YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(read, dict):
+        raise UserError(f"{path} does not hold settings: write keys and values, as in docs/dos.md.")
+    try:
+        return TrainingSettings.model_validate(read | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the settings"
+        source = path if path is not None and first["loc"][:1] not in [(key,) for key in given] else "the options"
+        raise UserError(f"{source}: {place}: {first['msg']}; see the settings in docs/dos.md.") from error
+
+
+def tables(found: Evaluation) -> list[Table]:
+    """Spectra of the sites, by element too, then the crystals' metrics beside the baselines."""
+    from rich.table import Table
+
+    from mattergen_e.dos.predictor.evaluation import ELEMENT_MEAN, PREDICTOR
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    which = f"{found.n_sites:,} sites of {found.crystals:,} {found.split} crystals"
+    sites = Table("method", title=f"spectra of {which}", title_justify="left")
+    for column in ("Wasserstein\nmedian [eV]", "\nmean [eV]", "MAE, mean\n[states/eV]", "cosine\nmedian"):
+        sites.add_column(column.replace("[", r"\["), justify="right")
+    for name, method in found.sites.items():
+        w, mae, cosine = (method.errors[key] for key in ("wasserstein", "mae", "cosine"))
+        sites.add_row(name, *map(number, (w.median, w.mean, mae.mean, cosine.median)))
+    elements = Table("element", "sites", title="median Wasserstein distance \\[eV]", title_justify="left")
+    for name in found.sites:
+        elements.add_column(name, justify="right")
+    for symbol, summary in list(found.sites[PREDICTOR].by_element.items())[:SHOWN]:
+        medians = (number(method.by_element[symbol].median) for method in found.sites.values())
+        elements.add_row(symbol, f"{summary.sites:,}", *medians)
+    total = Table("metric", "unit", title=f"spectra per atom of {found.crystals:,} crystals", title_justify="left")
+    for column in ("predictor", "95 % interval", "random pairing", "element mean"):
+        total.add_column(column, justify="right")
+    for name, metric in found.total[PREDICTOR].items():
+        interval = f"{number(metric.low)} to {number(metric.high)}"
+        baseline = found.total[ELEMENT_MEAN][name].mean
+        total.add_row(
+            name, metric.unit, *map(number, (metric.mean,)), interval, number(metric.random), number(baseline)
+        )
+    return [sites, elements, total]
