@@ -41,8 +41,8 @@ def _entry(batch: Any, key: str, default: torch.Tensor) -> torch.Tensor:
     return batch[key] if key in batch else default  # noqa: SIM401 (a batch has no `get`)
 
 
-def _mlp(dim_in: int, hidden: int, dim_out: int, layers: int) -> nn.Sequential:
-    """A fully connected network whose last layer starts at zero."""
+def zero_ended_mlp(dim_in: int, hidden: int, dim_out: int, layers: int) -> nn.Sequential:
+    """A fully connected network with `layers` hidden layers, whose last layer starts at zero."""
     sizes = [dim_in] + [hidden] * layers
     steps: list[nn.Module] = []
     for a, b in itertools.pairwise(sizes):
@@ -83,11 +83,14 @@ class JointFields(nn.Module):
         self.times = TimeFeatures()
         n_time = 2 * TimeFeatures.dim  # the descriptor's time and the structure's
         self.embeddings = nn.ModuleDict(
-            {name: _mlp(d.dim + n_time, width, atom_dim, 2) for name, d in self.descriptors.items()}
+            {name: zero_ended_mlp(d.dim + n_time, width, atom_dim, 2) for name, d in self.descriptors.items()}
         )
         self.norm = nn.LayerNorm(hidden_dim)
         self.heads = nn.ModuleDict(
-            {name: _mlp(hidden_dim + d.dim + n_time, hidden_dim, d.dim, 2) for name, d in self.descriptors.items()}
+            {
+                name: zero_ended_mlp(hidden_dim + d.dim + n_time, hidden_dim, d.dim, 2)
+                for name, d in self.descriptors.items()
+            }
         )
         companions = {name: d.companion() for name, d in self.descriptors.items()}
         self.companions = nn.ModuleDict({name: module for name, module in companions.items() if module is not None})

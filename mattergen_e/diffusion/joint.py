@@ -17,6 +17,7 @@ from mattergen.diffusion.training.field_loss import denoising_score_matching
 
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.fields import STRUCTURE_TIME, JointFields, time_key
+from mattergen_e.diffusion.site_conditions import SiteCondition, attach_site_conditions
 from mattergen_e.errors import UserError
 from mattergen_e.upstream import exit_on_user_error
 
@@ -191,7 +192,7 @@ def attach(module: DiffusionModule, descriptors: Mapping[str, Descriptor], share
 
 
 class JointDiffusionLightningModule(DiffusionLightningModule):
-    """MatterGen's Lightning module with descriptors attached to its diffusion module.
+    """MatterGen's Lightning module with descriptors and conditions of sites attached to its diffusion module.
 
     Named by `lightning_module._target_` in a recipe; everything else of MatterGen's training stays as it is.
     """
@@ -202,24 +203,30 @@ class JointDiffusionLightningModule(DiffusionLightningModule):
         diffusion_module: DiffusionModule,
         descriptors: Mapping[str, Descriptor],
         shares: Mapping[str, float] | None = None,
+        site_conditions: Mapping[str, SiteCondition] | None = None,
         **lightning: Any,
     ) -> None:
-        """Attaches the descriptors.
+        """Attaches the descriptors and the conditions.
 
         Args:
             diffusion_module: Any MatterGen diffusion module.
-            descriptors: By field name; the names in the descriptors are set to the keys.
+            descriptors: By field name; the names in the descriptors are set to the keys. Without any, the structure
+                alone is generated, as by MatterGen.
             shares: Shares of training crystals with a clean structure (`predict`) or clean descriptors (`given`).
+            site_conditions: What sites can be told, by name.
             **lightning: `optimizer_partial` and `scheduler_partials`, as in MatterGen.
 
         Raises:
-            UserError: If the descriptors or the shares do not make sense.
+            UserError: If the descriptors, the shares or the conditions do not make sense.
         """
         super().__init__(diffusion_module=diffusion_module, **lightning)
-        if not descriptors:
-            raise UserError("a joint model needs at least one descriptor: add `descriptors=bader` to the command.")
         self.descriptors = {name: replace(d, name=name) for name, d in descriptors.items()}
-        attach(self.diffusion_module, self.descriptors, Shares(**(shares or {})))
+        self.site_conditions = {name: replace(c, name=name) for name, c in (site_conditions or {}).items()}
+        shared = Shares(**(shares or {}))
+        if self.site_conditions:
+            attach_site_conditions(self.diffusion_module, self.site_conditions)
+        if self.descriptors:
+            attach(self.diffusion_module, self.descriptors, shared)
 
     @exit_on_user_error
     def setup(self, stage: str) -> None:

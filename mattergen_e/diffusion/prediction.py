@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from mattergen.diffusion.lightning_module import DiffusionLightningModule
 
+from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.fields import STRUCTURE_TIME, time_key
 from mattergen_e.diffusion.joint import CLEAN_TIME
 from mattergen_e.diffusion.predictors import DescriptorPredictor
@@ -54,9 +56,8 @@ def predict_descriptors(
     module = model.diffusion_module.eval()
     structures = structures.to(model.device)
     draws: dict[str, list[torch.Tensor]] = {name: [] for name in descriptors}
-    predictors = {n: DescriptorPredictor(module.corruption.sdes[n], d) for n, d in descriptors.items()}
     for _ in range(samples):
-        final = _denoise(module, structures, predictors, steps)
+        final = denoise_descriptors(module, structures, descriptors, steps)
         for name, descriptor in descriptors.items():
             draws[name].append(descriptor.result(final[name]))
     return {name: _summary(torch.stack(values)) for name, values in draws.items()}
@@ -67,8 +68,9 @@ def _summary(values: torch.Tensor) -> Prediction:
     return Prediction(values.mean(dim=0), values.std(dim=0, unbiased=len(values) > 1))
 
 
-def _denoise(module: Any, structures: Any, predictors: dict[str, DescriptorPredictor], steps: int) -> Any:
-    """One reverse pass over the descriptors; returns the mean of the last step."""
+def denoise_descriptors(module: Any, structures: Any, descriptors: Mapping[str, Descriptor], steps: int) -> Any:
+    """One reverse pass over the descriptors of a diffusion module, the structures clean; returns the last mean."""
+    predictors = {n: DescriptorPredictor(module.corruption.sdes[n], d) for n, d in descriptors.items()}
     sites = structures.get_batch_idx("pos")
     n_crystals, device = structures.get_batch_size(), sites.device
     end = float(module.corruption.T)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,9 +15,13 @@ from mattergen_e.descriptors.base import Descriptor
 class DescriptorPredictor(AncestralSamplingPredictor):
     """Ancestral sampling followed by the descriptor's own constraint, on the sample and on the mean."""
 
-    def __init__(self, corruption: SDE, descriptor: Descriptor) -> None:
+    def __init__(
+        self, corruption: SDE, descriptor: Descriptor, after_step: Callable[..., torch.Tensor] | None = None
+    ) -> None:
+        """Makes a predictor; `after_step` takes the place of the descriptor's own."""
         super().__init__(corruption, score_fn=None)
         self.descriptor = descriptor
+        self.after_step = after_step or descriptor.after_step
 
     def update_given_score(
         self,
@@ -32,7 +36,7 @@ class DescriptorPredictor(AncestralSamplingPredictor):
         """One reverse step of a field (n_sites, dim); returns the sample and its mean, both constrained."""
         sample, mean = super().update_given_score(x=x, t=t, dt=dt, batch_idx=batch_idx, score=score, batch=batch)
         s, ds = reverse_time(float(t[0]), float(dt), float(self.corruption.T))
-        constrain = self.descriptor.after_step
+        constrain = self.after_step
         return constrain(sample, s=s, ds=ds, batch_idx=batch_idx), constrain(mean, s=s, ds=ds, batch_idx=batch_idx)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -14,6 +16,7 @@ from mattergen.diffusion.lightning_module import DiffusionLightningModule
 from mattergen.diffusion.sampling.classifier_free_guidance import GuidedPredictorCorrector
 
 from mattergen_e.descriptors.base import Descriptor
+from mattergen_e.diffusion.held import Held
 from mattergen_e.diffusion.predictors import CrystalGuard, DescriptorPredictor, Guarded
 from mattergen_e.errors import UserError
 from mattergen_e.upstream import exit_on_user_error
@@ -40,6 +43,7 @@ class JointSampler(GuidedPredictorCorrector):
     Attributes:
         descriptors: The model's descriptors by field name.
         guard: Reports which crystals of the last batch became degenerate (`guard.parked`).
+        held: What is held while the rest is generated.
         output: What the command does with the results.
         volume_per_site: Bounds in cubic angstrom that cells are held to during sampling.
         draw: What runs the batches and writes them, in place of MatterGen's function of that kind; the sampling
@@ -54,11 +58,15 @@ class JointSampler(GuidedPredictorCorrector):
         output: OutputSettings,
         volume_per_site: Sequence[float | None] = (0.5, None),
         draw: Callable[..., list] | None = None,
+        held: Held | None = None,
         **arguments: Any,
     ) -> None:
+        self.held = Held() if held is None else held
         partials = dict(arguments.pop("predictor_partials") or {})
         for name, descriptor in descriptors.items():
-            partials[name] = _without_score_fn(partial(DescriptorPredictor, descriptor=descriptor))
+            after_step = self.held.after_step(descriptor)
+            make = partial(DescriptorPredictor, descriptor=descriptor, after_step=after_step)
+            partials[name] = _without_score_fn(make)
         super().__init__(predictor_partials=partials, **arguments)
         self.descriptors = dict(descriptors)
         self.output = output
@@ -67,8 +75,13 @@ class JointSampler(GuidedPredictorCorrector):
         if least is not None and largest is not None and least >= largest:
             raise UserError(f"sampler_partial.volume_per_site is [{least}, {largest}]: give the smaller volume first.")
         self.guard = CrystalGuard(cutoff, 0.5 if least is None else least, largest)
-        self._predictors = {k: Guarded(v, k, self.guard) for k, v in self._predictors.items()}
-        self._correctors = {k: Guarded(v, k, self.guard) for k, v in self._correctors.items()}
+        self._predictors = self._steps(self._predictors, {*descriptors})
+        self._correctors = self._steps(self._correctors, set())
+
+    def _steps(self, steps: Mapping[str, Any], held: set[str]) -> dict[str, Any]:
+        """Predictors or correctors, guarded, and held but for the fields that are held already."""
+        guarded = {name: Guarded(step, name, self.guard) for name, step in steps.items()}
+        return guarded | self.held.wrap({name: step for name, step in guarded.items() if name not in held})
 
     @classmethod
     @exit_on_user_error
@@ -79,6 +92,10 @@ class JointSampler(GuidedPredictorCorrector):
         N: int | None = None,
         eps_t: float | None = None,
         output: Mapping[str, Any] | None = None,
+        constraints: Any = None,
+        constrain: Callable[[Any, Any], Held] | None = None,
+        omega: float | None = None,
+        guidance_scale: float = 0.0,
         **arguments: Any,
     ) -> JointSampler:
         """Makes a sampler for a loaded model.
@@ -88,11 +105,15 @@ class JointSampler(GuidedPredictorCorrector):
             N: Number of reverse steps; by default as many as the atom types were trained with.
             eps_t: Last diffusion time that the network is evaluated at; by default 1/N.
             output: Fields of `OutputSettings`.
+            constraints: What is held in all crystals: a file, or a `Held`.
+            constrain: Makes a `Held` of the file and the model; the sampling settings name it.
+            omega: Strength of the guidance as DOSMatGen counts it (section 2.4): MatterGen's factor less 1.
+            guidance_scale: MatterGen's factor; 0 is unconditional, 1 conditional.
             **arguments: As of MatterGen's `GuidedPredictorCorrector`.
 
         Raises:
-            UserError: If N contradicts the model, or the model does not generate the elements or lacks what its
-                descriptors' results need.
+            UserError: If N or the constraints contradict the model, both strengths of guidance are given, or the model
+                does not generate the elements or lacks what its descriptors' results need.
         """
         module: Any = pl_module.diffusion_module
         for descriptor in getattr(pl_module, "descriptors", {}).values():
@@ -111,8 +132,21 @@ class JointSampler(GuidedPredictorCorrector):
                 f"sampler_partial.N is {N}, but this model's atom types were trained with {min(trained)} steps: "
                 "leave N out or set it to that number."
             )
+        if constraints is not None and not isinstance(constraints, Held):
+            if constrain is None:
+                raise UserError("a constraints file is read by the sampling settings `joint`: use those.")
+            constraints = constrain(constraints, pl_module)
+        guidance = _guidance(guidance_scale, omega)
+        if constraints is not None and constraints.targets and guidance == 0:
+            print(
+                "mattergen-e: a guidance factor of 0 generates as if no site was told anything: add "
+                "--diffusion_guidance_factor=2.0.",
+                file=sys.stderr,
+            )
         return cls(
             diffusion_module=module,
+            held=constraints,
+            guidance_scale=guidance,
             device=pl_module.device,
             N=steps,
             eps_t=1 / steps if eps_t is None else eps_t,
@@ -134,13 +168,34 @@ class JointSampler(GuidedPredictorCorrector):
 
     @torch.no_grad()
     def _sample_maybe_record(self, conditioning_data: Any, mask: Any = None, record: bool = False) -> Any:
-        """As MatterGen's, with the descriptors' fields and a guard for the batch."""
+        """As MatterGen's, with the descriptors' fields, a guard for the batch, and what is held."""
         conditioning_data = self.with_fields(conditioning_data.to(self._device))
         self.guard.begin(conditioning_data["num_atoms"])
+        conditioning_data = self.held.begin(conditioning_data)
         return super()._sample_maybe_record(conditioning_data, mask=mask, record=record)
+
+    @torch.no_grad()
+    def _denoise(self, batch: Any, mask: Any, record: bool = False) -> Any:
+        """As MatterGen's, from the time on at which what is held starts."""
+        with self._shortened(self.held.time) as first:
+            return super()._denoise(batch=self.held.start(batch, first), mask=mask, record=record)
+
+    @contextmanager
+    def _shortened(self, share: float | None) -> Iterator[float]:
+        """Leaves the steps before a share of the diffusion time out; gives the time of the first step."""
+        whole = self.N, self._max_t
+        times = torch.linspace(self._max_t, self._eps_t, self.N)
+        if share is not None:
+            begin = min(int((times - share * self._max_t).abs().argmin()), self.N - 2)
+            self.N, self._max_t = self.N - begin, float(times[begin])
+        try:
+            yield float(self._max_t)
+        finally:
+            self.N, self._max_t = whole
 
     def _score_fn(self, x: Any, t: torch.Tensor) -> Any:
         """The guided score; a crystal without neighbours is parked and the rest evaluated again."""
+        x = self.held.before_score(x, t)
         try:
             score = super()._score_fn(x, t)
         except (IndexError, RuntimeError) as error:
@@ -171,6 +226,15 @@ class JointSampler(GuidedPredictorCorrector):
             except (IndexError, RuntimeError):
                 lonely.append(True)
         return torch.tensor(lonely, device=x["num_atoms"].device)
+
+
+def _guidance(scale: float, omega: float | None) -> float:
+    """MatterGen's factor gamma = 1 + omega; DOSMatGen's (1 + omega) s(x, y) - omega s(x) is the same mixture."""
+    if omega is None:
+        return scale
+    if scale != 0:
+        raise UserError(f"omega {omega:g} and a guidance factor of {scale:g} are both given: leave one out.")
+    return 1.0 + omega
 
 
 def _without_score_fn(make: Any) -> Any:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from mattergen.diffusion.lightning_module import DiffusionLightningModule
+from scipy.integrate import trapezoid
 
 from mattergen_e.descriptors import AtomicDos, BaderCharge, Descriptor, Dummy
 from mattergen_e.diffusion.fields import STRUCTURE_TIME, time_key
@@ -32,7 +35,7 @@ def signal_and_noise(t: np.ndarray, beta_min: float = 0.1, beta_max: float = 20.
     alpha = []
     for end in np.atleast_1d(t):
         s = np.linspace(0.0, float(end), 4001)
-        alpha.append(math.exp(-0.5 * np.trapz(beta_min + s * (beta_max - beta_min), s)))
+        alpha.append(math.exp(-0.5 * trapezoid(beta_min + s * (beta_max - beta_min), s)))
     alpha = np.array(alpha)
     return alpha, np.sqrt(1 - alpha**2)
 
@@ -317,9 +320,21 @@ def test_descriptor_without_weight_leaves_mattergens_loss(monkeypatch, make_modu
 # -- attaching --------------------------------------------------------------------------------------------------------
 
 
-def test_no_descriptor(make_module):
-    with pytest.raises(UserError, match="needs at least one descriptor: add `descriptors=bader`"):
-        JointDiffusionLightningModule(diffusion_module=make_module(), descriptors={})
+def test_without_descriptors_it_trains_as_mattergen_does(make_module, solids, to_batch):
+    """Nothing is attached: the same loss for the same random numbers, and one step of it changes the weights."""
+    batch, losses = to_batch(list(solids.values()), ()), []
+    for make in (DiffusionLightningModule, JointDiffusionLightningModule):
+        extra = {"descriptors": {}} if make is JointDiffusionLightningModule else {}
+        model = make(diffusion_module=make_module(), optimizer_partial=partial(torch.optim.SGD, lr=1e-3), **extra)
+        torch.manual_seed(0)
+        losses.append(model.diffusion_module.calc_loss(batch)[0])
+    assert torch.equal(*losses)
+    assert not hasattr(model.diffusion_module, "joint_fields") and MODE not in batch
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = model.configure_optimizers()
+    losses[1].backward()
+    optimizer.step()
+    assert any(not torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("name", STRUCTURE)

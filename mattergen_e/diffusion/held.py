@@ -1,0 +1,296 @@
+"""What is held while the rest of a crystal is generated: types, descriptors, a start and what sites are told.
+
+Each constraint is an object of its own with the moments of a reverse pass that it cares for; `Held` is all of them.
+Numbers of sites count within a crystal, from 0, and sites keep their order from the conditions to the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import singledispatch
+from typing import Any
+
+import torch
+from torch_scatter import scatter
+
+from mattergen_e.descriptors.bader import BaderCharge
+from mattergen_e.descriptors.base import Descriptor, per_step_fraction
+from mattergen_e.diffusion.fields import time_key
+from mattergen_e.diffusion.joint import CLEAN_TIME
+from mattergen_e.diffusion.prediction import denoise_descriptors
+from mattergen_e.diffusion.site_conditions import told_key, values_key
+from mattergen_e.errors import UserError
+
+#: Reverse steps with which the descriptors of a template are predicted.
+PREDICTION_STEPS = 20
+
+
+class Sites:
+    """Some sites of each crystal: `index` counts within a crystal, `rows` in the batch at hand."""
+
+    def __init__(self, index: list[int]) -> None:
+        self.index = torch.tensor(index)
+        self.rows = torch.empty(0, dtype=torch.long)
+
+    def begin(self, num_atoms: torch.Tensor) -> None:
+        """Finds the rows in a batch of crystals of `num_atoms` (n_crystals,) sites.
+
+        Raises:
+            UserError: If a crystal has too few sites.
+        """
+        highest = int(self.index.max())
+        if int(num_atoms.min()) <= highest:
+            raise UserError(
+                f"site {highest} is constrained, but a crystal of {int(num_atoms.min())} sites was asked for: ask for "
+                f"{highest + 1} or more."
+            )
+        first = num_atoms.cumsum(0) - num_atoms
+        self.rows = (first[:, None] + self.index.to(num_atoms.device)).flatten()
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """Values (n_chosen, ...) of the chosen sites of one crystal for all crystals of the batch."""
+        n_crystals = len(self.rows) // len(self.index)
+        return values.to(self.rows.device).repeat(n_crystals, *[1] * (values.dim() - 1))
+
+
+class FixedTypes:
+    """Sites whose element is given, at every time.
+
+    In the diffusion of masks a site that shows its type among masked ones is an ordinary state, and its type at an
+    earlier time is the same: nothing has to be noised.
+    """
+
+    def __init__(self, numbers: Mapping[int, int]) -> None:
+        """Takes atomic numbers by site."""
+        self.sites = Sites(list(numbers))
+        self.numbers = torch.tensor(list(numbers.values()))
+
+    def hold(self, x: torch.Tensor, t: float = 0.0) -> torch.Tensor:
+        """Atomic numbers (n_sites,) with the given ones in place."""
+        return x.index_put((self.sites.rows,), self.sites.spread(self.numbers).to(x.dtype))
+
+
+class ClampedDescriptor:
+    """Sites whose values of a descriptor are given, in diffused units.
+
+    On the way the values are noised to the time of the rest, which is the state that the network was trained on
+    (as in RePaint, Lugmayr et al. 2022, without its resampling). A crystal may instead be `given` as a whole: its
+    values are clean throughout, and the network is told so, which it must have been trained for.
+
+    Attributes:
+        given: Which crystals of the batch are, (n_crystals,), bool.
+    """
+
+    def __init__(self, descriptor: Descriptor, values: Mapping[int, torch.Tensor]) -> None:
+        """Takes values in diffused units, (dim,) each, by site."""
+        self.descriptor = descriptor
+        self.corruption = descriptor.corruption()
+        self.sites = Sites(list(values))
+        self.values = torch.stack(list(values.values()))
+        self.given = torch.zeros(0, dtype=torch.bool)
+
+    def hold(self, x: torch.Tensor, t: float) -> torch.Tensor:
+        """The variable (n_sites, dim) with the given values in place, as they are at time t; exact at 0."""
+        clean = self.sites.spread(self.values).to(x)
+        times = torch.full((len(clean),), t, device=x.device, dtype=x.dtype)
+        alpha, sigma = self.corruption.mean_coeff_and_std(x=clean, t=times)
+        exact = self.given.repeat_interleave(len(self.sites.index))[:, None] | (t <= 0)
+        noisy = alpha * clean + sigma * torch.randn_like(clean)
+        return x.index_put((self.sites.rows,), torch.where(exact, clean, noisy))
+
+    def after_step(self, x: torch.Tensor, *, s: float, ds: float, batch_idx: torch.Tensor) -> torch.Tensor:
+        """As the descriptor's, which then acts on the other sites alone."""
+        t = 0.0 if s >= 1.0 else (1.0 - s) * float(self.corruption.T)
+        free = torch.ones(len(x), dtype=torch.bool, device=x.device).index_fill(0, self.sites.rows, False)
+        return constrain_free(self.descriptor, self.hold(x, t), free, s=s, ds=ds, batch_idx=batch_idx)
+
+
+@singledispatch
+def constrain_free(
+    descriptor: Any, x: torch.Tensor, free: torch.Tensor, *, s: float, ds: float, batch_idx: torch.Tensor
+) -> torch.Tensor:
+    """A descriptor's constraint after a reverse step when some sites must not move: element by element.
+
+    A descriptor whose constraint joins the sites of a crystal registers a function of its own.
+
+    Args:
+        descriptor: Whose constraint it is.
+        x: The variable (n_sites, dim).
+        free: Which sites may move, (n_sites,).
+        s: As of `Descriptor.after_step`.
+        ds: As of `Descriptor.after_step`.
+        batch_idx: Crystal of each site, (n_sites,).
+    """
+    return torch.where(free[:, None], descriptor.after_step(x, s=s, ds=ds, batch_idx=batch_idx), x)
+
+
+@constrain_free.register
+def _(
+    descriptor: BaderCharge, x: torch.Tensor, free: torch.Tensor, *, s: float, ds: float, batch_idx: torch.Tensor
+) -> torch.Tensor:
+    """The free sites of a crystal share the excess of all its sites (eq. 6)."""
+    fraction = per_step_fraction(s, ds, descriptor.neutrality_power, descriptor.reference_steps)
+    excess = scatter(x, batch_idx, dim=0, reduce="sum")  # (n_crystals, 1)
+    movable = scatter(free.to(x)[:, None], batch_idx, dim=0, reduce="sum").clamp(min=1)
+    return x - fraction * (excess / movable)[batch_idx] * free[:, None]
+
+
+class Template:
+    """A crystal to start from, noised to a time by the model's own corruption (DOSMatGen, section 3.2.2).
+
+    What a joint model generates beside the structure is predicted for it first, and noised along.
+    """
+
+    def __init__(self, crystal: Any, time: float, model: Any) -> None:
+        """Takes a crystal.
+
+        Args:
+            crystal: Its `ChemGraph`: fractional positions, symmetric cell (Å), atomic numbers.
+            time: Share of the diffusion time.
+            model: The model.
+        """
+        self.crystal = crystal
+        self.time = time
+        self.module = model.diffusion_module
+        self.descriptors = dict(getattr(model, "descriptors", {}))
+
+    def noised(self, batch: Any, t: float, types: FixedTypes | None) -> Any:
+        """A batch with every crystal in place of this one at time t.
+
+        Raises:
+            UserError: If the batch asks for crystals of another size.
+        """
+        n_sites, n_crystals = len(self.crystal["pos"]), len(batch["num_atoms"])
+        if not bool((batch["num_atoms"] == n_sites).all()):
+            raise UserError(f"the template has {n_sites} sites, but crystals of other sizes were asked for.")
+        device = batch["pos"].device
+        repeated = {
+            name: self.crystal[name].to(device).repeat(n_crystals, *[1] * (self.crystal[name].dim() - 1))
+            for name in ("pos", "cell", "atomic_numbers")
+        }
+        if types is not None:
+            repeated["atomic_numbers"] = types.hold(repeated["atomic_numbers"])
+        clean = batch.replace(**repeated)
+        if self.descriptors:
+            final = denoise_descriptors(self.module, clean, self.descriptors, PREDICTION_STEPS)
+            clean = clean.replace(**{name: final[name] for name in self.descriptors})
+        times = torch.full((n_crystals,), t, device=device)
+        noisy = self.module.corruption.sample_marginal(clean, times)
+        return batch.replace(**{name: noisy[name] for name in self.module.corruption.corrupted_fields})
+
+
+class SiteTargets:
+    """Sites that are told what they shall have: values of a `SiteCondition` of the model."""
+
+    def __init__(self, name: str, values: Mapping[int, torch.Tensor]) -> None:
+        """Takes values (dim,) by site."""
+        self.name = name
+        self.sites = Sites(list(values))
+        self.values = torch.stack(list(values.values()))
+
+    def tell(self, batch: Any) -> Any:
+        """The conditions with these targets, switched on and off as MatterGen's own conditions are."""
+        n_sites, device = len(batch["pos"]), batch["pos"].device
+        rows = (self.sites.rows,)
+        values = torch.zeros(n_sites, self.values.shape[1], device=device)
+        told = torch.zeros(n_sites, dtype=torch.bool, device=device)
+        fields = {
+            values_key(self.name): values.index_put(rows, self.sites.spread(self.values)),
+            told_key(self.name): told.index_fill(0, self.sites.rows, True),
+            self.name: torch.ones(len(batch["num_atoms"]), 1, device=device),
+        }
+        return batch.replace(**fields)
+
+
+class HeldStep:
+    """A predictor or corrector of MatterGen whose results have the given values in place."""
+
+    def __init__(self, step: Any, hold: Callable[[torch.Tensor, float], torch.Tensor]) -> None:
+        self.step = step
+        self.hold = hold
+
+    def update_given_score(self, **arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The predictor's step, from t to t + dt."""
+        sample, mean = self.step.update_given_score(**arguments)
+        t, dt = float(arguments["t"][0]), float(arguments["dt"])
+        after = 0.0 if t + dt <= 0.5 * abs(dt) else t + dt
+        return self.hold(sample, after), self.hold(mean, after)
+
+    def step_given_score(self, **arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The corrector's step, at t."""
+        sample, mean = self.step.step_given_score(**arguments)
+        t = float(arguments["t"][0])
+        return self.hold(sample, t), self.hold(mean, t)
+
+
+@dataclass
+class Held:
+    """All that is held in a run; with nothing given it does nothing.
+
+    Attributes:
+        types: Fixed elements.
+        clamped: Given descriptors by name.
+        template: What to start from.
+        targets: What sites are told.
+        all_given: Whether the model can be told that descriptors are clean: where all sites have all of them given.
+    """
+
+    types: FixedTypes | None = None
+    clamped: dict[str, ClampedDescriptor] = field(default_factory=dict)
+    template: Template | None = None
+    targets: list[SiteTargets] = field(default_factory=list)
+    all_given: bool = False
+
+    @property
+    def time(self) -> float | None:
+        """Share of the diffusion time to start at; None: all of it."""
+        return None if self.template is None else self.template.time
+
+    def wrap(self, steps: Mapping[str, Any]) -> dict[str, Any]:
+        """Predictors or correctors by field, those of fields with given values held."""
+        holds = {name: clamp.hold for name, clamp in self.clamped.items()}
+        if self.types is not None:
+            holds["atomic_numbers"] = self.types.hold
+        return {name: HeldStep(step, holds[name]) if name in holds else step for name, step in steps.items()}
+
+    def after_step(self, descriptor: Descriptor) -> Callable[..., torch.Tensor]:
+        """What takes the place of a descriptor's `after_step`."""
+        clamp = self.clamped.get(descriptor.name)
+        return descriptor.after_step if clamp is None else clamp.after_step
+
+    def begin(self, conditions: Any) -> Any:
+        """Takes a batch of conditions: finds its sites and tells its targets.
+
+        Raises:
+            UserError: If a crystal has too few sites.
+        """
+        num_atoms = conditions["num_atoms"]
+        for part in (self.types, *self.clamped.values(), *self.targets):
+            if part is not None:
+                part.sites.begin(num_atoms)
+        complete = torch.full_like(num_atoms, self.all_given, dtype=torch.bool)
+        for clamp in self.clamped.values():
+            complete &= num_atoms == len(clamp.sites.index)
+        for clamp in self.clamped.values():
+            clamp.given = complete
+        for target in self.targets:
+            conditions = target.tell(conditions)
+        return conditions
+
+    def start(self, batch: Any, t: float) -> Any:
+        """The state to start from at time t, out of one of pure noise."""
+        if self.template is not None:
+            batch = self.template.noised(batch, t, self.types)
+        if self.types is not None:
+            batch = batch.replace(atomic_numbers=self.types.hold(batch["atomic_numbers"]))
+        return batch.replace(**{name: clamp.hold(batch[name], t) for name, clamp in self.clamped.items()})
+
+    def before_score(self, batch: Any, t: torch.Tensor) -> Any:
+        """The batch as the network gets it: told that given descriptors are clean; t has shape (n_crystals,)."""
+        times = {
+            time_key(name): torch.where(clamp.given, torch.full_like(t, CLEAN_TIME), t)
+            for name, clamp in self.clamped.items()
+            if bool(clamp.given.any())
+        }
+        return batch.replace(**times) if times else batch
