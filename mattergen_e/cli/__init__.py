@@ -33,8 +33,17 @@ class Entry:
 COMMANDS = {
     "data": Entry("mattergen_e.cli.data", "app", "Label calculations, build and show data sets."),
     "autoencoder": Entry("mattergen_e.cli.autoencoder", "app", "Train and evaluate the autoencoder of atomic DOS."),
+    "dos-predictor": Entry(
+        "mattergen_e.cli.dos_predictor", "app", "Train and use the predictor of densities of states."
+    ),
     "predict": Entry("mattergen_e.cli.predict", "predict", "Predict the descriptors of given structures."),
     "accuracy": Entry("mattergen_e.cli.predict", "accuracy", "Measure how well a model predicts descriptors."),
+    "reference": Entry("mattergen_e.cli.reference", "app", "Build the set that novelty and hull energies refer to."),
+    "evaluate": Entry("mattergen_e.cli.evaluate", "evaluate", "Evaluate generated crystals: U, N, S, V, success."),
+    "compare": Entry(
+        "mattergen_e.cli.compare", "compare", "Compare evaluated runs: rates, and which differ by more than luck."
+    ),
+    "report": Entry("mattergen_e.cli.report", "report", "Write one HTML page about evaluated runs."),
     "plot": Entry("mattergen_e.cli.plot", "app", "Draw figures of generated crystals."),
     "export": Entry("mattergen_e.cli.export", "export", "Turn a training run into a model folder to share."),
     "demo": Entry("mattergen_e.cli.demo", "demo", "Generate a few crystals and measure the charges of known ones."),

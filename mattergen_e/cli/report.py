@@ -1,0 +1,35 @@
+"""`mattergen-e report`: one page about evaluated runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mattergen_e.errors import UserError
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders that `mattergen-e evaluate` has been run on.")
+    ],
+    out: Annotated[Path, typer.Option(help="Page to write; one that exists is replaced.")],
+    reference: Annotated[
+        Path | None, typer.Option(help="Reference set, for the training distribution of the properties.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the page; by default the names of the runs.")] = None,
+    gallery: Annotated[int, typer.Option(help="Most crystals to show of each run.", min=0)] = 24,
+) -> None:
+    """Write one self-contained page about evaluated runs: rates, distributions, accuracy and crystals to turn."""
+    from mattergen_e.console import quiet
+
+    if out.is_dir():
+        raise UserError(f"{out} is a folder: give the file to write, for instance {out / 'report.html'}.")
+    if not out.parent.is_dir():
+        raise UserError(f"the folder {out.parent} does not exist: make it, or choose another --out.")
+    with quiet():
+        from mattergen_e.report.page import write_report
+
+        size = write_report(runs, out, reference=reference, title=title, gallery=gallery)
+    typer.echo(f"{out}: {len(runs)} run{'s' if len(runs) > 1 else ''}, {size / 1e6:.1f} MB")

