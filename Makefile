@@ -1,5 +1,8 @@
-# make demo: generates crystals with Bader charges and measures the charges' accuracy.  make test: the checks of CI.
+# make demo: generates crystals with Bader charges, measures the charges' accuracy, writes a report of the crystals.
+# make test: the checks of CI.
 PYTHON ?= python3
+# Test files at a time; each runs in one process.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
@@ -20,10 +23,10 @@ demo: install
 	$(BIN)/mattergen-e demo
 
 test: install lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-fast: install lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .

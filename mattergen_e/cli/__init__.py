@@ -33,16 +33,13 @@ class Entry:
 COMMANDS = {
     "data": Entry("mattergen_e.cli.data", "app", "Label calculations, build and show data sets."),
     "autoencoder": Entry("mattergen_e.cli.autoencoder", "app", "Train and evaluate the autoencoder of atomic DOS."),
-    "dos-predictor": Entry(
-        "mattergen_e.cli.dos_predictor", "app", "Train and use the predictor of densities of states."
-    ),
+    "dos-predictor": Entry("mattergen_e.cli.dos_predictor", "app", "Predict densities of states of structures."),
     "predict": Entry("mattergen_e.cli.predict", "predict", "Predict the descriptors of given structures."),
     "accuracy": Entry("mattergen_e.cli.predict", "accuracy", "Measure how well a model predicts descriptors."),
-    "reference": Entry("mattergen_e.cli.reference", "app", "Build the set that novelty and hull energies refer to."),
+    "reference": Entry("mattergen_e.cli.reference", "app", "Build the reference of novelty and hull energies."),
     "evaluate": Entry("mattergen_e.cli.evaluate", "evaluate", "Evaluate generated crystals: U, N, S, V, success."),
-    "compare": Entry(
-        "mattergen_e.cli.compare", "compare", "Compare evaluated runs: rates, and which differ by more than luck."
-    ),
+    "compare": Entry("mattergen_e.cli.compare", "compare", "Compare the rates of evaluated runs."),
+    "screen": Entry("mattergen_e.cli.screen", "screen", "Shortlist crystals nearest to a spectrum, for DFT."),
     "report": Entry("mattergen_e.cli.report", "report", "Write one HTML page about evaluated runs."),
     "plot": Entry("mattergen_e.cli.plot", "app", "Draw figures of generated crystals."),
     "export": Entry("mattergen_e.cli.export", "export", "Turn a training run into a model folder to share."),

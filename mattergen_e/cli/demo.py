@@ -29,7 +29,7 @@ def demo(
     band_gap: Annotated[float, typer.Option(help="Band gap to ask for, in eV.")] = 3.0,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
 ) -> None:
-    """Generate crystals with Bader charges for a band gap, and measure the charges of known crystals."""
+    """Generate crystals with Bader charges for a band gap, measure the charges of known crystals, write a report."""
     from rich.table import Table
 
     from mattergen_e.console import accuracy_tables, quiet, stdout
@@ -63,6 +63,23 @@ def demo(
     console.print("The crystals are in")
     for name in ("generated_crystals.extxyz", "generated_crystals_cif.zip", "generated_crystals.jsonl"):
         console.print(f"  {out / name}", soft_wrap=True)
+    _report(out, crystals, seed)
+    console.print(f"Open {out / 'report.html'} in a browser.", soft_wrap=True)
+
+
+def _report(out: Path, crystals: Path, seed: int) -> None:
+    """Evaluates the crystals and writes the page; the reference is as small as a demo needs, and the page says so."""
+    typer.echo("Novelty and hull energies below refer to the few known crystals: they show how it works, not how good.")
+    reference = str(out / "reference")
+    for words in (
+        ["reference", "build", str(crystals), "--out", reference, "--overwrite"],
+        ["evaluate", str(out), "--reference", reference, "--seed", str(seed)],
+        ["report", str(out), "--reference", reference, "--out", str(out / "report.html")],
+    ):
+        typer.echo("$ " + " ".join(["mattergen-e", *words]))
+        result = subprocess.run([str(Path(sys.executable).with_name("mattergen-e")), *words])
+        if result.returncode != 0:
+            raise UserError(f"mattergen-e {words[0]} ended with exit code {result.returncode}: see above.")
 
 
 def _generate(out: Path, model_path: Path, number: int, band_gap: float, seed: int) -> None:

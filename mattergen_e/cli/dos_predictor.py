@@ -1,4 +1,4 @@
-"""`mattergen-e dos-predictor train`, `evaluate` and `predict`."""
+"""`mattergen-e dos-predictor train`, `evaluate`, `predict` and `fill`."""
 
 from __future__ import annotations
 
@@ -132,6 +132,37 @@ def predict(
         spectra = predict_structures(predictor, named, batch_size=batch_size, progress=True)
     write_spectra(out, spectra, predictor)
     typer.echo(f"Spectra of {len(spectra)} structures written to {out}")
+
+
+@app.command()
+def fill(
+    folder: Annotated[Path, typer.Argument(help="Folder of a predictor.")],
+    cache: Annotated[Path, typer.Argument(help="Cache of `mattergen-e data build` with structures.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Cache to write: the same crystals, with a total DOS.")],
+    calculated: Annotated[
+        Path | None,
+        typer.Option(
+            help="Cache with calculated DOS: its train split wins over predictions, its other splits get none."
+        ),
+    ] = None,
+    batch_size: BatchSize = 64,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Give the crystals of a cache predicted spectra, for training a model that is conditioned on them."""
+    from mattergen_e.console import quiet
+
+    with quiet():
+        from mattergen_e.dos.predictor.fill import fill as run
+        from mattergen_e.dos.predictor.folder import load
+
+        counts = run(
+            load(folder, check_device(device)), cache, out, calculated=calculated, batch_size=batch_size, progress=True
+        )
+    for name, found in counts.items():
+        typer.echo(
+            f"{name}: {found.predicted:,} predicted, {found.calculated:,} calculated, {found.withheld:,} withheld"
+        )
+    typer.echo(f"Written to {out}")
 
 
 def read_settings(path: Path | None, given: dict[str, Any]) -> TrainingSettings:

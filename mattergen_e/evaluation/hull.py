@@ -190,7 +190,7 @@ def _lowest(
 
 def _slices(systems: NDArray[Any]) -> dict[str, slice]:
     names, starts = np.unique(systems, return_index=True)
-    ends = np.append(starts[1:], len(systems))
+    ends = np.append(starts[1:], len(systems))[: len(starts)]
     return {str(name): slice(int(a), int(b)) for name, a, b in zip(names, starts, ends, strict=True)}
 
 

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
@@ -227,4 +228,4 @@ def _frame(text: str, place: str) -> Entry:
     atoms.calc = None
     index = atoms.info.get("index")
     structure = AseAtomsAdaptor.get_structure(atoms)
-    return Entry(place, structure, index=int(index) if isinstance(index, int) else None)
+    return Entry(place, structure, index=int(index) if isinstance(index, Integral) else None)

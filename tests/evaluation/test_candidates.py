@@ -172,6 +172,14 @@ def test_a_sound_crystal_in_a_long_and_flat_cell_can_be_judged(tmp_path: Path, s
     assert max(found[0].structure.lattice.abc) == pytest.approx(max(sheared.lattice.abc))  # as it was generated
 
 
+def test_an_extxyz_keeps_the_indices_of_its_crystals(tmp_path: Path, solids: dict[str, Any]) -> None:
+    run = write_run(tmp_path / "run", [solids["NaCl"], solids["MgO"]])
+    file = tmp_path / "later.extxyz"
+    file.write_text((run / EXTXYZ_NAME).read_text().replace("index=0", "index=7").replace("index=1", "index=4"))
+    found = {c.index: c.structure.reduced_formula for c in read_candidates(file) if c.structure is not None}
+    assert found == {7: "NaCl", 4: "MgO"}
+
+
 def test_a_broken_count_of_sites_ends_an_extxyz(tmp_path: Path, solids: dict[str, Any]) -> None:
     run = write_run(tmp_path / "run", [solids["NaCl"], solids["MgO"], solids["CsCl"]])
     text = (run / EXTXYZ_NAME).read_text().splitlines()

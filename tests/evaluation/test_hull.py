@@ -31,6 +31,12 @@ def test_numbers_of_a_binary_are_those_by_hand(binary: Hull) -> None:
     assert binary.formation_energy("O2", -5.0) == pytest.approx(0.0)
 
 
+def test_elements_alone_make_a_hull() -> None:
+    alone = Hull([], [], [], elements={"Li": -2.0, "O": -5.0})
+    assert alone.formation_energy("Li2O", -5.0) == pytest.approx(-2.0)
+    assert alone.energy_above_hull("Li2O", -5.0) == pytest.approx(-2.0)
+
+
 def test_an_element_without_energy_has_a_reason(binary: Hull) -> None:
     assert binary.missing("MgXeO") == ["Mg", "Xe"]
     with pytest.raises(HullError, match="of the element Mg, Xe") as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import ase.io
 import numpy as np
@@ -15,6 +16,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from pymatgen.io.cif import CifWriter
 
 from mattergen_e.errors import UserError
+from mattergen_e.generation.formats import Generated, batch_files
 from mattergen_e.prediction.structures import NamedStructure, read_structures
 
 
@@ -111,6 +113,103 @@ def test_results_are_named_structures(tmp_path, bare):
     assert all(isinstance(s, NamedStructure) for s in read_structures([tmp_path]))
 
 
+# -- what a generation leaves -----------------------------------------------------------------------------------------
+
+#: Indices of a run in which some draws failed; as text, 11 comes before 2.
+INDICES = (0, 2, 11)
+
+
+@pytest.fixture
+def output(tmp_path, solids):
+    """Output of a joint model: three crystals with charges, in each of its files, and what else lies there."""
+    names = ("BaTiO3", "Mg2Si", "TiO2")
+    crystals = [Generated(i, 0, solids[name], {"dft_band_gap": 3.0}, 7) for i, name in zip(INDICES, names, strict=True)]
+    folder = tmp_path / "out"
+    (folder / "evaluation").mkdir(parents=True)
+    for name, content in batch_files(crystals).items():
+        (folder / name).write_bytes(content)
+    record = {"status": "finished", "command": [], "started": "2026-11-20T12:00:00Z", "seed": 7, "settings": {}}
+    (folder / "run.json").write_text(json.dumps({**record, "provenance": {}, "crystals": 3}))
+    (folder / "evaluation" / "relaxed.extxyz").write_bytes((folder / "generated_crystals.extxyz").read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["", "generated_crystals.jsonl", "generated_crystals.extxyz", "generated_crystals_cif.zip"]
+)
+def test_every_file_of_a_generation_gives_the_same_crystals_and_ids(output, solids, name):
+    found = read_structures([output / name])
+    assert [s.id for s in found] == ["gen_0", "gen_2", "gen_11"]
+    for named, formula in zip(found, ("BaTiO3", "Mg2Si", "TiO2"), strict=True):
+        assert_same_crystal(named.structure, solids[formula], 1e-7)
+
+
+def test_the_richest_file_of_a_generation_is_read(output):
+    with_charges = read_structures([output])
+    assert all("bader_charge" in s.structure.site_properties for s in with_charges)
+    (output / "generated_crystals.jsonl").unlink()
+    assert [s.id for s in read_structures([output])] == ["gen_0", "gen_2", "gen_11"]
+    (output / "generated_crystals.extxyz").unlink()
+    assert [s.id for s in read_structures([output])] == ["gen_0", "gen_2", "gen_11"]
+
+
+def test_a_generation_inside_a_folder_is_read_once(output, bare, tmp_path):
+    CifWriter(bare["MgO"]).write_file(tmp_path / "a.cif")
+    CifWriter(bare["MgO"]).write_file(tmp_path / "z.cif")
+    assert [s.id for s in read_structures([tmp_path])] == ["a", "gen_0", "gen_2", "gen_11", "z"]
+
+
+def test_frames_of_matter_gen_alone_are_counted(tmp_path, bare):
+    """MatterGen writes no index; its zip counts from 0."""
+    atoms = [AseAtomsAdaptor.get_atoms(bare[name]) for name in ("NaCl", "ZnS")]
+    ase.io.write(tmp_path / "generated_crystals.extxyz", atoms, format="extxyz")
+    assert [s.id for s in read_structures([tmp_path])] == ["gen_0", "gen_1"]
+
+
+def test_labels_of_any_file_find_their_crystals(output):
+    from mattergen_e.evaluation.candidates import read_candidates
+    from mattergen_e.evaluation.labels import Label, Labels, pair
+
+    candidates = read_candidates(output, asked=3)
+    for name in ("generated_crystals.extxyz", "generated_crystals_cif.zip", "."):
+        named = read_structures([output / name])
+        labels = Labels([Label(s.id, s.structure, None) for s in named], None, name, "")
+        pairs, missing = pair(candidates.readable, labels)
+        assert [(p.candidate.index, p.label.id) for p in pairs] == [(0, "gen_0"), (2, "gen_2"), (11, "gen_11")]
+        assert not missing and all(p.order.tolist() == list(range(len(p.order))) for p in pairs)
+
+
+def test_close_sites_of_a_generated_cif_stay_two(tmp_path):
+    close = Structure(np.eye(3) * 4, ["Na", "Na"], [[0.333331, 0.1, 0.5], [0.333336, 0.1, 0.5]])
+    with ZipFile(tmp_path / "some.zip", "w") as archive:
+        archive.writestr("gen_4.cif", str(CifWriter(close)))
+    (found,) = read_structures([tmp_path / "some.zip"])
+    assert found.id == "gen_4" and np.allclose(found.structure.frac_coords, close.frac_coords, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("member", "content", "words"),
+    [
+        ("notes.txt", "nothing", "holds no CIF"),
+        ("gen_3.cif", "data_x\n_cell_length_a o\n", "gen_3.cif cannot be read"),
+        ("gen_3.cif", " " * 20_000_001, "gen_3.cif has 20000001 bytes"),
+    ],
+)
+def test_broken_archive_is_named_in_one_sentence(tmp_path, member, content, words):
+    with ZipFile(tmp_path / "some.zip", "w", ZIP_DEFLATED) as archive:
+        archive.writestr(member, content)
+    with pytest.raises(UserError) as error:
+        read_structures([tmp_path / "some.zip"])
+    assert "some.zip" in str(error.value) and words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_archive_that_was_cut_off(tmp_path, output):
+    whole = (output / "generated_crystals_cif.zip").read_bytes()
+    (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"cut\.zip is no zip file or is cut off"):
+        read_structures([tmp_path / "cut.zip"])
+
+
 # -- what cannot be read ----------------------------------------------------------------------------------------------
 
 
@@ -121,7 +220,7 @@ def test_missing_file(tmp_path):
 
 def test_unknown_kind(tmp_path):
     (tmp_path / "x.pdb").write_text("ATOM")
-    with pytest.raises(UserError, match=r"x\.pdb is of no known kind: use CIF, POSCAR, extxyz or JSON lines"):
+    with pytest.raises(UserError, match=r"x\.pdb is of no known kind: use CIF, a zip of CIFs, POSCAR, extxyz"):
         read_structures([tmp_path / "x.pdb"])
 
 
