@@ -43,7 +43,7 @@ COMMANDS = {
     "report": Entry("mattergen_e.cli.report", "report", "Write one HTML page about evaluated runs."),
     "plot": Entry("mattergen_e.cli.plot", "app", "Draw figures of generated crystals."),
     "export": Entry("mattergen_e.cli.export", "export", "Turn a training run into a model folder to share."),
-    "demo": Entry("mattergen_e.cli.demo", "demo", "Generate a few crystals and measure the charges of known ones."),
+    "demo": Entry("mattergen_e.cli.demo", "demo", "Generate, measure and report a few crystals."),
     "doctor": Entry("mattergen_e.cli.doctor", "doctor", "Check the installation and a trained model."),
 }
 
