@@ -123,6 +123,7 @@ def relax(structure: Structure, settings: RelaxSettings | None = None, calculato
     from threadpoolctl import threadpool_limits
 
     settings = settings or RelaxSettings()
+    structure = compact(structure)
     atoms = _to_atoms(structure, settings.calculator if calculator is None else "")
     started = time.monotonic()
     made = calculators.make(settings.calculator, settings.device) if calculator is None else calculator
@@ -134,6 +135,19 @@ def relax(structure: Structure, settings: RelaxSettings | None = None, calculato
         relaxed = _to_structure(atoms)
         rmsd = displacement(structure, relaxed)
     return Relaxed(relaxed, energy, converged, steps, time.monotonic() - started, rmsd)
+
+
+def compact(structure: Structure) -> Structure:
+    """The crystal in a reduced cell, if its own is more than twice as long: sites in their order, nothing else moved.
+
+    A search for neighbours visits all images of a long and flat cell, and such a cell can take all memory.
+    """
+    from mattergen_e.evaluation.cells import physical_cell
+
+    reduced = physical_cell(structure) if structure.is_ordered else ""
+    if isinstance(reduced, str):
+        return structure
+    return reduced if max(structure.lattice.abc) > 2 * max(reduced.lattice.abc) else structure
 
 
 def displacement(structure: Structure, relaxed: Structure) -> float | None:
@@ -216,6 +230,7 @@ def _guarded(ask: Ask, setup: dict[str, Any], item: tuple[str, Structure]) -> tu
     key, structure = item
     seconds, started = setup["seconds"], time.monotonic()
     try:
+        structure = compact(structure)
         atoms = _to_atoms(structure, setup["calculator"])
         task = {
             "numbers": atoms.numbers.tolist(),

@@ -10,8 +10,6 @@ from mattergen_e.errors import UserError
 from mattergen_e.evaluation.steps import Context, Items, Results
 
 if TYPE_CHECKING:
-    from pymatgen.core import Structure
-
     from mattergen_e.evaluation.candidates import Candidate
     from mattergen_e.evaluation.energies import Energies
     from mattergen_e.evaluation.relaxation import RelaxSettings
@@ -41,24 +39,11 @@ def relaxation(context: Context, crystals: Iterable[Candidate], settings: RelaxS
         for key, result in relax_many(items, settings, jobs=context.jobs, backend=context.backend):
             yield key, finite(result)
 
-    structures = {key: _compact(structure) for key, structure in context.structures(crystals).items()}
+    structures = context.structures(crystals)
     if not structures:
         return {}
     made = {"settings": settings.model_dump(mode="json"), "calculator": describe(settings.calculator)}
     return context.run("relaxation", made, structures, compute, "Relaxation")
-
-
-def _compact(structure: Structure) -> Structure:
-    """The structure, in a reduced cell if its own is so long and flat that it would be refused."""
-    from mattergen_e.data.checks import EntryError, check_cell
-    from mattergen_e.evaluation.cells import physical_cell
-
-    try:
-        check_cell(structure)
-    except EntryError:
-        reduced = physical_cell(structure)
-        return structure if isinstance(reduced, str) else reduced
-    return structure
 
 
 def finite(value: Any) -> Any:

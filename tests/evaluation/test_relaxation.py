@@ -49,6 +49,21 @@ def mischief(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "mischief:make"
 
 
+def test_a_long_and_flat_cell_is_reduced_first(solids: dict[str, Any], mischief: str) -> None:
+    """Neighbours of a cell of 200 Å and a height of a hundredth of one are sought until the memory is full."""
+    plain = solids["NaCl"]
+    sheared = np.array([[1, 0, 0], [0, 1, 0], [31, 23, 1]]) @ plain.lattice.matrix
+    flat = type(plain)(sheared, plain.species, plain.cart_coords, coords_are_cartesian=True)
+    settings = RelaxSettings(calculator=mischief, fmax=0.05, steps=3)
+    expected = relax(plain, settings)
+    for found in (relax(flat, settings), next(iter(relax_many([("flat", flat)], settings, jobs=1)))[1]):
+        energy = found["energy_per_atom"] if isinstance(found, dict) else found.energy_per_atom
+        structure = found["structure"] if isinstance(found, dict) else found.structure.as_dict()
+        assert energy == pytest.approx(expected.energy_per_atom, abs=1e-4)
+        assert max(structure["lattice"][edge] for edge in "abc") < 10
+        assert [site["label"] for site in structure["sites"]] == [site.specie.symbol for site in plain]
+
+
 def test_rattled_salt_finds_back_to_its_lattice(solids: dict[str, Any]) -> None:
     pytest.importorskip("chgnet", reason="chgnet is not installed")
     ideal = relax(solids["NaCl"], RelaxSettings(fmax=0.01))
