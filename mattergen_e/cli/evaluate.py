@@ -60,6 +60,19 @@ def evaluate(
     labels: Annotated[
         Path | None, typer.Option(help="Labels that generated descriptors are compared with: a folder or a file.")
     ] = None,
+    dos_predictor: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL", help="Folder of a forward predictor: holds spectra against the asked-for ones."),
+    ] = None,
+    dos_target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Curves in place of those of the run; or \"{'file': FILE, 'per_curve': 4}\"."
+        ),
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(metavar="CACHE/SPLIT", help="The crystals that the asked-for spectra are of.")
+    ] = None,
     stable: Annotated[
         float, typer.Option(help="Largest energy above the hull of a stable crystal, eV/atom.", min=0)
     ] = 0.1,
@@ -76,6 +89,8 @@ def evaluate(
     from mattergen_e.evaluation.settings import TOLERANCES, EvaluationSettings, parse_numbers
 
     check_paths(crystals, reference)
+    from mattergen_e.evaluation.dos_targets import parse_request
+
     settings = EvaluationSettings(
         relax=which(relax, relax_all, energies),
         energies=energies,
@@ -84,6 +99,9 @@ def evaluate(
         tolerances=TOLERANCES | parse_numbers(tolerance or [], "--tolerance", least=0),
         targets=parse_numbers(target or [], "--target"),
         labels=labels,
+        dos_predictor=dos_predictor,
+        dos_target=parse_request(dos_target),
+        truth=truth,
         stable=stable,
         seed=seed,
     )
@@ -160,6 +178,12 @@ def show(found: Evaluation, console: Console) -> None:
 
     summary = found.summary
     console.print(_rates(summary))
+    if "dos_targets" in summary:
+        from mattergen_e.evaluation.dos_output import sentences, table
+
+        console.print(table(summary["dos_targets"]))
+        for line in sentences(summary["dos_targets"]):
+            console.print(escape(line), highlight=False, soft_wrap=True)
     for line in (*_sources(summary), *_reasons(summary, found.rows), *_accuracy(summary)):
         console.print(escape(line), highlight=False, soft_wrap=True)
     for warning in summary["warnings"]:
@@ -169,7 +193,7 @@ def show(found: Evaluation, console: Console) -> None:
     console.print(f"Written to {escape(str(found.folder))}{known}:", highlight=False, soft_wrap=True)
     from mattergen_e.evaluation import output
 
-    for name in (output.SUMMARY, output.CSV, output.JSON_LINES, output.RELAXED, output.SITES):
+    for name in (output.SUMMARY, output.CSV, output.JSON_LINES, output.RELAXED, output.SITES, output.CURVES):
         if (found.folder / name).is_file():
             console.print(f"  {escape(str(found.folder / name))}", highlight=False, soft_wrap=True)
 

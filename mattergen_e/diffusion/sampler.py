@@ -16,6 +16,7 @@ from mattergen.diffusion.lightning_module import DiffusionLightningModule
 from mattergen.diffusion.sampling.classifier_free_guidance import GuidedPredictorCorrector
 
 from mattergen_e.descriptors.base import Descriptor
+from mattergen_e.diffusion.classifier import Classifier
 from mattergen_e.diffusion.held import Held
 from mattergen_e.diffusion.predictors import CrystalGuard, DescriptorPredictor, Guarded
 from mattergen_e.errors import UserError
@@ -44,6 +45,7 @@ class JointSampler(GuidedPredictorCorrector):
         descriptors: The model's descriptors by field name.
         guard: Reports which crystals of the last batch became degenerate (`guard.parked`).
         held: What is held while the rest is generated.
+        classifier: What pulls the scores towards spectra; None: nothing does.
         output: What the command does with the results.
         volume_per_site: Bounds in cubic angstrom that cells are held to during sampling.
         draw: What runs the batches and writes them, in place of MatterGen's function of that kind; the sampling
@@ -59,8 +61,10 @@ class JointSampler(GuidedPredictorCorrector):
         volume_per_site: Sequence[float | None] = (0.5, None),
         draw: Callable[..., list] | None = None,
         held: Held | None = None,
+        classifier: Classifier | None = None,
         **arguments: Any,
     ) -> None:
+        self.classifier = classifier
         self.held = Held() if held is None else held
         partials = dict(arguments.pop("predictor_partials") or {})
         for name, descriptor in descriptors.items():
@@ -94,6 +98,7 @@ class JointSampler(GuidedPredictorCorrector):
         output: Mapping[str, Any] | None = None,
         constraints: Any = None,
         constrain: Callable[[Any, Any], Held] | None = None,
+        classifier: Mapping[str, Any] | Classifier | None = None,
         omega: float | None = None,
         guidance_scale: float = 0.0,
         **arguments: Any,
@@ -107,13 +112,15 @@ class JointSampler(GuidedPredictorCorrector):
             output: Fields of `OutputSettings`.
             constraints: What is held in all crystals: a file, or a `Held`.
             constrain: Makes a `Held` of the file and the model; the sampling settings name it.
+            classifier: Guidance by a predictor: fields of `ClassifierSettings`, or a `Classifier`.
             omega: Strength of the guidance as DOSMatGen counts it (section 2.4): MatterGen's factor less 1.
             guidance_scale: MatterGen's factor; 0 is unconditional, 1 conditional.
             **arguments: As of MatterGen's `GuidedPredictorCorrector`.
 
         Raises:
-            UserError: If N or the constraints contradict the model, both strengths of guidance are given, or the model
-                does not generate the elements or lacks what its descriptors' results need.
+            UserError: If N or the constraints contradict the model, both strengths of guidance are given, the
+                classifier is none, or the model does not generate the elements or lacks what its descriptors' results
+                need.
         """
         module: Any = pl_module.diffusion_module
         for descriptor in getattr(pl_module, "descriptors", {}).values():
@@ -146,6 +153,9 @@ class JointSampler(GuidedPredictorCorrector):
         return cls(
             diffusion_module=module,
             held=constraints,
+            classifier=(
+                classifier if isinstance(classifier, Classifier) else Classifier.load(classifier, pl_module.device)
+            ),
             guidance_scale=guidance,
             device=pl_module.device,
             N=steps,
@@ -172,6 +182,8 @@ class JointSampler(GuidedPredictorCorrector):
         conditioning_data = self.with_fields(conditioning_data.to(self._device))
         self.guard.begin(conditioning_data["num_atoms"])
         conditioning_data = self.held.begin(conditioning_data)
+        if self.classifier is not None:
+            conditioning_data = self.classifier.tell(conditioning_data)
         return super()._sample_maybe_record(conditioning_data, mask=mask, record=record)
 
     @torch.no_grad()
@@ -205,7 +217,10 @@ class JointSampler(GuidedPredictorCorrector):
             if not bool((lonely & ~self.guard.parked).any()):
                 raise
             self.guard.park(lonely)
-            score = super()._score_fn(x.replace(cell=self.guard.cell(x["cell"])), t)
+            x = x.replace(cell=self.guard.cell(x["cell"]))
+            score = super()._score_fn(x, t)
+        if self.classifier is not None:
+            score = self.classifier.guide(score, x, t, self.guard)
         fields = self._multi_corruption.corrupted_fields
         # With guidance, MatterGen after 1.0.3 cuts the score out of a joined batch, without the index of the crystals.
         return self.guard.score(x.replace(**{name: score[name] for name in fields}), fields)

@@ -51,11 +51,22 @@ class Label:
         Raises:
             UserError: If the file is damaged.
         """
+        return self._array("atomic_dos")
+
+    def total(self) -> NDArray[np.float32] | None:
+        """(points,) states/eV per atom of the crystal; None if there is none.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+        return self._array("total_dos")
+
+    def _array(self, name: str) -> NDArray[np.float32] | None:
         if self.arrays is None:
             return None
         try:
             with np.load(self.arrays, allow_pickle=False) as arrays:
-                return arrays.get("atomic_dos")
+                return arrays.get(name)
         except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise UserError(f"{self.arrays} is damaged ({error}): label anew with 'mattergen-e data label'.") from None
 
@@ -66,15 +77,17 @@ class Labels:
 
     Attributes:
         items: The labels.
-        grid: Of their spectra; None for a file.
+        grid: Of the spectra of sites; None for a file.
         source: Name, and the first digits of the SHA-256 of the labels.
         sha256: All of them.
+        total_grid: Of the spectra of crystals; None for a file.
     """
 
     items: Sequence[Label]
     grid: EnergyGrid | None
     source: str
     sha256: str
+    total_grid: EnergyGrid | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,14 +126,15 @@ def read_labels(path: str | Path) -> Labels:
     if path.is_dir():
         if not is_label_folder(path):
             raise UserError(f"{path} holds no labels: give a folder that 'mattergen-e data label' wrote.")
-        grid, file = read_settings(path).atomic_dos.grid, path / LABELS
+        settings, file = read_settings(path), path / LABELS
+        grid, total_grid = settings.atomic_dos.grid, settings.total_dos.grid
     else:
-        grid, file = None, path
+        grid, total_grid, file = None, None, path
     items = list(_read(file, path if path.is_dir() else None))
     if not items:
         raise UserError(f"{file} holds no label: give labels of the generated crystals.")
     digest = hash_file(file)
-    return Labels(items, grid, f"{path.name} (sha256 {digest[:12]})", digest)
+    return Labels(items, grid, f"{path.name} (sha256 {digest[:12]})", digest, total_grid)
 
 
 def _read(file: Path, folder: Path | None) -> Iterable[Label]:

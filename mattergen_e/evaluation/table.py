@@ -24,7 +24,8 @@ COLUMNS = (
     "relaxed", "converged", "relax_steps", "relax_seconds", "relax_reason", "rmsd", "energy_per_atom",
     "energy_above_hull", "formation_energy_per_atom", "hull_reason", "stable", "stable_reason", "properties", "un",
     "sun", "vsun", "success", "success_all", "novelty_magpie", "nearest_magpie", "novelty_amd", "nearest_amd",
-    "charge_mae", "dos_wasserstein", "problem",
+    "charge_mae", "dos_wasserstein", "dos_target", "dos_cosine", "dos_gap_error", "dos_composition_match",
+    "dos_structure_match", "problem",
 )  # fmt: skip
 
 _PROPERTY_FIELDS = ("value", "target", "tolerance", "within", "source")
@@ -40,7 +41,7 @@ class StageResults:
         unique: By index, the index of the crystal that stands for it.
         undecided: By index, why a crystal counts as unique although it could not be compared with all others.
         properties: By index, {property: {value, source}}.
-        descriptors: By index, {charge_mae, dos_wasserstein}.
+        descriptors: By index, {charge_mae, dos_wasserstein} and what begins with dos_.
     """
 
     geometry: Results = field(default_factory=dict)
@@ -75,6 +76,7 @@ def _row(candidate: Candidate, results: StageResults, settings: EvaluationSettin
     targets = settings.targets_of(candidate.conditions)
     if candidate.structure is None:
         row |= dict.fromkeys(VERDICTS, False) | {"problem": candidate.sentence}
+        row |= results.descriptors.get(candidate.index, {})
         row["properties"] = {name: _property({}, target, settings, name) for name, target in targets.items()}
     else:
         row |= results.geometry.get(candidate.key, {})

@@ -158,6 +158,7 @@ def _line_json(line: Line) -> dict[str, Any]:
         "rates": {column: _cell_json(cell) for column, cell in line.cells.items()},
         "success": {name: rate.model_dump() for name, rate in evaluation.success.items()},
         "sources": line.run.sources("success"),
+        "dos_targets": evaluation.dos_targets.model_dump() if evaluation.dos_targets is not None else None,
     }
 
 

@@ -42,6 +42,7 @@ def notes(comparison: Comparison) -> Iterator[str]:
     if any(cell.difference is not None and cell.difference.rough for cell in cells):
         yield f"{ROUGH} An expected count is below {LEAST_EXPECTED:g}: the z-test is an approximation only."
     yield from _unknown(comparison)
+    yield from _spectra([line.run for line in comparison.lines])
     runs = [line.run for line in comparison.lines]
     yield from _by_run(runs)
     if any(A_FILE in str(value) for run in runs for value in run.sources("success").values()):
@@ -57,6 +58,30 @@ def _test(comparison: Comparison) -> str:
         "Bold with an arrow: significantly above or below the baseline of the same condition; "
         f"{TEST}, alpha = {comparison.alpha:g}, {correction}. Intervals: {comparison.percent}, Newcombe's."
     )
+
+
+def _spectra(runs: Sequence[Run]) -> Iterator[str]:
+    """How spectra were judged, and whether that is the same for all runs."""
+    blocks = {run.name: run.evaluation.dos_targets for run in runs}
+    judged = {name: block for name, block in blocks.items() if block is not None}
+    if not judged:
+        return
+    over = " or ".join(dict.fromkeys(str(block.interval.get("over", "targets")) for block in judged.values()))
+    yield (
+        "Densities of states per atom: means over the crystals with a spectrum, with 95 % bootstrap intervals over "
+        f"{over}; random pairing: the same of crystals and the targets of others."
+    )
+    topics: dict[str, dict[str, list[str]]] = {"Spectra": {}, "Targets": {}}
+    for name, block in judged.items():
+        of = ", ".join(kind for kind, number in block.structures.items() if number) or "no"
+        topics["Spectra"].setdefault(f"by {block.source}, of {of} crystals", []).append(name)
+        curves = f"{block.targets.curves} curves {(block.targets.sha256 or '')[:10]}".strip()
+        topics["Targets"].setdefault(curves, []).append(name)
+    for topic, sentences in topics.items():
+        for sentence, names in sentences.items():
+            yield f"{topic}: {sentence}{_of(names, set(judged))}."
+        if len(sentences) > 1:
+            yield f"{topic} are not the same for all runs: their densities of states are not comparable."
 
 
 def _unknown(comparison: Comparison) -> Iterator[str]:

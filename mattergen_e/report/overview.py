@@ -149,10 +149,14 @@ def failures(runs: Sequence[EvaluatedRun]) -> Html:
 
 
 def _reasons(run: EvaluatedRun, column: str) -> Iterable[str]:
-    """Reasons of the crystals that fail a step; one that is far from the hull, or was not relaxed, fails no other."""
+    """Reasons of the crystals that fail a step; one that is far from the hull, or was not relaxed, fails no other.
+
+    A composition may be valid with a reason: elements and alloys are not tested.
+    """
     for row in run.rows:
         elsewhere = column == "stable_reason" and (
             number(row.get("energy_above_hull")) is not None or row.get("relax_reason")
         )
-        if row.get(column) and not elsewhere:
+        passed = column == "valid_reason" and row.get("valid")
+        if row.get(column) and not elsewhere and not passed:
             yield str(row[column])

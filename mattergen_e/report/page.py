@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mattergen_e.errors import UserError
 from mattergen_e.files import replacing
-from mattergen_e.report import overview, sections
+from mattergen_e.report import dos_section, overview, sections
 from mattergen_e.report.drawing import style
 from mattergen_e.report.html import Html, fill, join, package_file, tag, text
 from mattergen_e.report.runs import EvaluatedRun, read_runs
@@ -79,6 +79,7 @@ def render(
         gallery: Most crystals to show of each run.
     """
     title = title or f"Evaluation of {', '.join(run.name for run in runs)}"
+    asked = dos_section.asked_for(runs)
     with style():
         made = [
             ("summary", "Summary", overview.summary(runs)),
@@ -88,6 +89,7 @@ def render(
             ("novelty", "Novelty", sections.novelty(runs)),
             ("charges", "Charges", sections.charges(runs)),
             ("spectra", "Densities of states", sections.spectra(runs)),
+            *([("targets", "Densities of states asked for", dos_section.targets(runs))] if asked else []),
             ("elements", "Errors by element", sections.elements(runs)),
             ("gallery", "Crystals", sections.crystals(runs, gallery)),
             ("provenance", "How it was made", sections.provenance(runs)),

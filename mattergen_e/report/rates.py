@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mattergen_e.errors import UserError
+from mattergen_e.report.dos_block import DosTargets
 
 FOLDER, SUMMARY = "evaluation", "evaluation.json"
 
@@ -74,6 +75,7 @@ class Evaluation(_Part):
     success: dict[str, SuccessRate] = {}
     settings: dict[str, Any] = {}
     reference: Reference = Reference()
+    dos_targets: DosTargets | None = None
     warnings: list[str] = []
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FOLDER = "evaluation"
 SUMMARY, ROWS, RELAXED, SITES = "evaluation.json", "crystals.jsonl", "relaxed.extxyz", "descriptor_sites.npz"
+CURVES = "dos_targets.npz"
 
 Floats = NDArray[np.float64]
 
@@ -54,6 +55,31 @@ class SitePairs:
 
 
 @dataclass(frozen=True, eq=False)
+class TargetCurves:
+    """Spectra of crystals beside what they were asked for.
+
+    Attributes:
+        energies: (points,) eV relative to the Fermi energy.
+        crystal: (n,) index of the crystal.
+        curve: (n,) row of its target.
+        generated: (n, points) states/eV per atom.
+        targets: (curves, points) likewise, NaN where nothing is asked.
+        names: Of the targets.
+        cosine: (n,) of the two.
+        random: Cosines of mismatched pairs.
+    """
+
+    energies: Floats
+    crystal: NDArray[np.int64]
+    curve: NDArray[np.int64]
+    generated: Floats
+    targets: Floats
+    names: list[str]
+    cosine: Floats
+    random: Floats
+
+
+@dataclass(frozen=True, eq=False)
 class EvaluatedRun:
     """One run and what `mattergen-e evaluate` found of it.
 
@@ -66,6 +92,7 @@ class EvaluatedRun:
         relaxed: Relaxed ones by index.
         charges: Bader charges beside their labels.
         spectra: Densities of states beside their labels.
+        curves: Densities of states beside what the crystals were asked for.
     """
 
     name: str
@@ -76,6 +103,7 @@ class EvaluatedRun:
     relaxed: dict[int, Structure] = field(default_factory=dict)
     charges: SitePairs | None = None
     spectra: SitePairs | None = None
+    curves: TargetCurves | None = None
 
     def values(self, key: str, only: str | None = None) -> Floats:
         """Known values of a column.
@@ -176,6 +204,8 @@ def read_run(path: Path) -> EvaluatedRun:
             raise ValueError("a line has no index")
     with _sound(folder / SITES):
         charges, spectra = _site_pairs(folder / SITES)
+    with _sound(folder / CURVES):
+        curves = _target_curves(folder / CURVES)
     return EvaluatedRun(
         name=str(summary.get("name") or run.resolve().name),
         folder=run,
@@ -185,6 +215,7 @@ def read_run(path: Path) -> EvaluatedRun:
         relaxed=_relaxed(folder / RELAXED),
         charges=charges,
         spectra=spectra,
+        curves=curves,
     )
 
 
@@ -241,6 +272,22 @@ def _site_pairs(path: Path) -> tuple[SitePairs | None, SitePairs | None]:
     with np.load(path, allow_pickle=False) as arrays:
         found = dict(arrays)
     return _pairs(found, "charge"), _pairs(found, "dos")
+
+
+def _target_curves(path: Path) -> TargetCurves | None:
+    """None where there is no such file, or nothing in it with a cosine."""
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        floats = {name: arrays[name].astype(float) for name in ("energies", "generated", "targets", "cosine")}
+        numbers = {name: arrays[name].astype(int) for name in ("crystal", "curve")}
+        names, random = arrays["names"].tolist(), arrays["random_cosine"].astype(float)
+    found = TargetCurves(**floats, **numbers, names=[str(name) for name in names], random=random)
+    n, points, curves = len(found.crystal), len(found.energies), len(found.names)
+    shapes = (found.generated.shape, found.targets.shape, found.curve.shape, found.cosine.shape)
+    if shapes != ((n, points), (curves, points), (n,), (n,)) or not np.isin(found.curve, np.arange(curves)).all():
+        raise ValueError("its arrays do not fit each other")
+    return found if np.isfinite(found.cosine).any() else None
 
 
 def _pairs(arrays: dict[str, Any], name: str) -> SitePairs | None:

@@ -132,9 +132,12 @@ def latex(comparison: Comparison) -> str:
 
 
 def _grids(comparison: Comparison) -> Iterator[Grid]:
+    from mattergen_e.report import dos_tables
+
     yield rates(comparison)
     if comparison.tests:
         yield differences(comparison)
+    yield from dos_tables.grids(comparison)
 
 
 def _below(comparison: Comparison) -> tuple[str, ...]:

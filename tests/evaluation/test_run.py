@@ -462,3 +462,26 @@ def test_charges_are_compared_with_labels(known: dict[str, Any], reference: Path
         assert not arrays["charge_sun"].any()
     bare = evaluate(run, reference, QUICK, jobs=1)
     assert not (bare.folder / output.SITES).exists() and column(bare, "charge_mae") == [None] * 3
+
+
+def test_spectra_of_an_unconditional_run_against_curves(
+    dozen: Path, reference: Path, dos_model: Path, peaks: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "curves.npz"
+    np.savez(file, dos=peaks, names=np.array(["one", "two", "three"]))
+    settings = QUICK.model_copy(update={"dos_predictor": dos_model, "dos_target": {"file": str(file), "per_curve": 4}})
+    found = evaluate(dozen, reference, settings, folder=tmp_path / "evaluation", jobs=1, progress=False)
+    block = found.summary["dos_targets"]
+    assert (block["asked"], block["crystals"], block["targets"]["given"]) == (12, 10, True)
+    assert column(found, "dos_target") == ["one"] * 4 + ["two"] * 4 + ["three"] * 4
+    cosines = column(found, "dos_cosine")
+    assert cosines[10:] == [None, None] and block["cosine"]["value"] == pytest.approx(np.mean(cosines[:10]))
+    assert found.summary["conditions"]["dos"].startswith("3 curves (")
+    assert {str(file), str(dos_model / "predictor.pt")} <= set(found.summary["provenance"]["inputs"])
+    with np.load(found.folder / output.CURVES, allow_pickle=False) as arrays:
+        assert arrays["crystal"].tolist() == list(range(10)) and arrays["generated"].shape == (10, 256)
+    again = evaluate(dozen, reference, settings, folder=tmp_path / "evaluation", jobs=1, progress=False)
+    assert not any(again.computed.values()) and again.rows == found.rows
+    bare = evaluate(dozen, reference, QUICK, folder=tmp_path / "evaluation", jobs=1, progress=False)
+    assert "dos_targets" not in bare.summary and not (found.folder / output.CURVES).exists()
+    assert "dos" not in bare.summary["conditions"] and set(column(bare, "dos_cosine")) == {None}

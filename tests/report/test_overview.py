@@ -35,7 +35,8 @@ def test_each_crystal_counts_under_the_step_that_it_fails():
         {"index": 1, "readable": True, "relax_reason": "time_limit", "stable_reason": "relaxation: time_limit"},
         {"index": 2, "readable": True, "stable_reason": "missing_element"},
         {"index": 3, "readable": True, **far, "valid_reason": "not neutral"},
-        {"index": 4, "readable": True, "valid_reason": "not neutral"},
+        {"index": 4, "readable": True, "valid": False, "valid_reason": "not neutral"},
+        {"index": 5, "readable": True, "valid": True, "valid_reason": "an alloy, which is not tested"},
     ]
     found = cells(overview.failures([run_of(rows), run_of(rows[:2], "other")]))
     assert found == [

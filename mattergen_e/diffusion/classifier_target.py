@@ -1,0 +1,192 @@
+"""What classifier-based guidance is asked for: read and checked before a model is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mattergen.common.data.collate import collate
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mattergen_e.conditioning.curves import NOT_GIVEN, Curve, check_curve, check_window, inside, on_grid
+from mattergen_e.conditioning.files import read_curves
+from mattergen_e.conditioning.targets import Request, Targets
+from mattergen_e.constraints.loader import ConstrainedConditionLoader
+from mattergen_e.dos.grid import EnergyGrid
+from mattergen_e.errors import UserError
+from mattergen_e.upstream import exit_on_user_error
+
+#: Key of the sampling settings, and name of the target in a run's output.
+NAME = "classifier"
+#: Batch entry with the wanted spectra, (n_crystals, points) states/eV per atom; NaN where anything will do.
+TARGET = "classifier_target"
+
+
+class ClassifierSettings(BaseModel):
+    """`sampler_partial.classifier`.
+
+    Attributes:
+        predictor: Folder of a predictor trained with --noisy.
+        target: A file of one of the kinds that `conditioning.files` reads.
+        strength: What the gradient is multiplied with.
+        clip: Largest norm of what is added to a score, in norms of that score; chosen: 1, so that the crystal's own
+            score is never outweighed.
+        per_curve: As of `Request`.
+        window: As of `Request`.
+        smearing: As of `Request`.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    predictor: Path
+    target: Path
+    strength: float = Field(default=1.0, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    per_curve: int = Field(default=1, ge=1)
+    window: tuple[float, float] | None = None
+    smearing: float | None = Field(default=None, ge=0, le=5)
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """What was read.
+
+    Attributes:
+        settings: As given.
+        targets: The spectra on the grid of the predictor's totals.
+        fingerprint: Of the predictor.
+    """
+
+    settings: ClassifierSettings
+    targets: Targets
+    fingerprint: str
+
+    def record(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the run that it resumes."""
+        own = {"strength": self.settings.strength, "clip": self.settings.clip, "predictor": self.fingerprint}
+        return {**self.targets.settings(), **own}
+
+
+def read_wanted(settings: Mapping[str, Any] | None) -> Wanted | None:
+    """Reads what `sampler_partial.classifier` asks for, without the predictor's weights.
+
+    Args:
+        settings: As given; None, or no predictor and no target, asks for nothing.
+
+    Raises:
+        UserError: If a value makes no sense, the folder holds no predictor of noised crystals, or the file no spectrum
+            that asks for anything.
+    """
+    from mattergen_e.dos.predictor.folder import describe
+
+    plain = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else settings
+    given = {k: v for k, v in plain.items() if v is not None} if isinstance(plain, Mapping) else plain
+    if not given or (isinstance(given, dict) and not {"predictor", "target"} & set(given)):
+        return None
+    try:
+        checked = ClassifierSettings.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(["sampler_partial", NAME, *map(str, first["loc"])])
+        raise UserError(
+            f"{place}: {first['msg']}; give {{predictor: FOLDER, target: FILE}}, and if wanted strength, clip, "
+            "per_curve, window: [LOW, HIGH] (eV) or smearing (eV)."
+        ) from None
+    description = describe(checked.predictor)
+    if not description.network.noisy:
+        raise UserError(
+            f"{checked.predictor} knows clean crystals only: give a predictor that was trained with --noisy."
+        )
+    targets = _targets(checked, description.network.grids.total)
+    return Wanted(checked, targets, description.fingerprint)
+
+
+def _targets(settings: ClassifierSettings, grid: EnergyGrid) -> Targets:
+    """The spectra on the grid of the predictor."""
+    if settings.window is not None:
+        check_window(settings.window, grid, f"sampler_partial.{NAME}")
+    curves = read_curves(settings.target)
+    values = np.stack([_asked(curve, settings, grid) for curve in curves])
+    names = tuple(curve.name for curve in curves)
+    digest = hashlib.sha256(values.tobytes() + "\n".join(names).encode()).hexdigest()
+    request = Request(
+        file=settings.target, per_curve=settings.per_curve, window=settings.window, smearing=settings.smearing
+    )
+    return Targets(NAME, request, names, values, digest, grid)
+
+
+def _asked(curve: Curve, settings: ClassifierSettings, grid: EnergyGrid) -> np.ndarray:
+    """One curve on the grid, (points,); `NOT_GIVEN` where nothing is asked."""
+    where = f"{settings.target}, curve '{curve.name}'"
+    check_curve(curve, where)
+    values = on_grid(curve if settings.smearing is None else replace(curve, smearing=settings.smearing), grid)
+    low, high = settings.window or (grid.minimum, grid.maximum)
+    values = np.where(inside(grid, low, high), values, np.float32(NOT_GIVEN))
+    if not (values >= 0).any():
+        raise UserError(
+            f"{where} is given from {curve.energies[0]:.4g} to {curve.energies[-1]:.4g} eV, which leaves nothing "
+            f"between {low:g} and {high:g} eV: energies are relative to the Fermi energy."
+        )
+    return values
+
+
+def values_of(targets: Targets, crystals: Iterable[int]) -> torch.Tensor:
+    """Spectra of crystals by their number in the run, (n, points); NaN where nothing is asked."""
+    values = torch.from_numpy(targets.values[[targets.curve_of(i) for i in crystals]])
+    return torch.where(values < 0, torch.nan, values)
+
+
+class GuidedConditionLoader(ConstrainedConditionLoader):
+    """A `ConstrainedConditionLoader` whose crystals have the target of a classifier with them.
+
+    The target and the predictor's identity are a part of the run's settings: a resumed run must have the same.
+
+    Attributes:
+        wanted: What is asked for; None without a classifier.
+    """
+
+    @exit_on_user_error
+    def __init__(self, *args: Any, classifier: Mapping[str, Any] | None = None, **arguments: Any) -> None:
+        """Makes a loader.
+
+        Args:
+            *args: As of `SeededConditionLoader`.
+            classifier: `sampler_partial.classifier`.
+            **arguments: As of `ConstrainedConditionLoader`.
+
+        Raises:
+            UserError: As `ConstrainedConditionLoader` and `read_wanted`.
+        """
+        super().__init__(*args, **arguments)
+        self.wanted = read_wanted(classifier)
+
+    def make(self, num_atoms: np.ndarray, first: int = 0) -> Any:
+        """As of `SeededConditionLoader`, with the targets."""
+        batch = super().make(num_atoms, first)
+        if self.wanted is None:
+            return batch
+        graphs = batch.to_data_list()
+        values = values_of(self.wanted.targets, range(first, first + len(graphs)))
+        return collate([graph.replace(**{TARGET: values[i : i + 1]}) for i, graph in enumerate(graphs)])
+
+    def told(self, index: int) -> dict[str, Any]:
+        """What is written down of the targets of one crystal."""
+        own = {} if self.wanted is None else {NAME: self.wanted.targets.record(index)}
+        return {**super().told(index), **own}
+
+    def save_targets(self, folder: Path) -> None:
+        """Writes the targets into a run's folder."""
+        super().save_targets(folder)
+        if self.wanted is not None:
+            self.wanted.targets.save(folder)
+
+    def settings(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the run it resumes."""
+        own = super().settings()
+        return own if self.wanted is None else {**own, NAME: self.wanted.record()}

@@ -1,0 +1,76 @@
+"""Figures of spectra beside what their crystals were asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mattergen_e.report.drawing import INK, NEUTRAL, canvas, colour
+
+if TYPE_CHECKING:
+    from mattergen_e.report.figures import Drawn
+    from mattergen_e.report.runs import TargetCurves
+
+#: Shares of the crystals with a lower cosine, of the examples.
+PERCENTILES = (0.9, 0.5, 0.1)
+_BINS = np.linspace(0, 1, 31)
+
+
+def cosines(curves: TargetCurves, name: str, run: int) -> Drawn:
+    """How the cosines with the targets are distributed, beside those of mismatched pairs (grey).
+
+    Args:
+        curves: Of a run.
+        name: Of the run.
+        run: Its number, for the colour.
+    """
+    figure, (ax,) = canvas()
+    words = []
+    random = curves.random[np.isfinite(curves.random)]
+    if len(random):
+        heights, _ = np.histogram(random, _BINS, density=True)
+        ax.stairs(heights, _BINS, fill=True, color=NEUTRAL, alpha=0.4)
+        words.append(f"grey: {len(random):,} mismatched pairs, median {np.median(random):.3f}")
+    own = curves.cosine[np.isfinite(curves.cosine)]
+    heights, _ = np.histogram(own, _BINS, density=True)
+    ax.stairs(heights, _BINS, color=colour(run), linewidth=1.5)
+    words.insert(0, f"{len(own):,} crystals with their own target, median {np.median(own):.3f}")
+    ax.set_xlabel("cosine with the target")
+    ax.set_ylabel("density")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(bottom=0)
+    return figure, f"{name}: cosine of the density of states with the target: {'; '.join(words)}."
+
+
+def examples(curves: TargetCurves, formulas: dict[int, str], name: str, run: int) -> Drawn:
+    """Spectra (line) beside their targets (grey) at percentiles of the cosine.
+
+    Args:
+        curves: Of a run, states/eV per atom.
+        formulas: Of the crystals by index.
+        name: Of the run.
+        run: Its number, for the colour.
+    """
+    from mattergen_e.dos.metrics import at_quantiles
+
+    figure, axes = canvas(len(PERCENTILES), 1, height=4.8, sharex=True)
+    titles = []
+    for ax, share, place in zip(axes, PERCENTILES, at_quantiles(curves.cosine, PERCENTILES), strict=True):
+        crystal, curve = int(curves.crystal[place]), int(curves.curve[place])
+        target = curves.targets[curve]
+        known = np.isfinite(target)
+        ax.fill_between(curves.energies, np.where(known, target, 0.0), where=known, color=NEUTRAL, alpha=0.45, lw=0)
+        ax.plot(curves.energies, curves.generated[place], color=colour(run), linewidth=1.3)
+        ax.axvline(0, color=INK, linewidth=0.6, linestyle=":")
+        what = f"{formulas.get(crystal, 'crystal')} (crystal {crystal}) for {curves.names[curve]}"
+        titles.append(f"{100 * share:g} %: {curves.cosine[place]:.3f}, {what}")
+        ax.set_title(titles[-1], fontsize=8.5)
+        ax.set_ylim(bottom=0)
+    axes[-1].set_xlabel("energy relative to the Fermi energy (eV)")
+    axes[-1].set_xlim(curves.energies[0], curves.energies[-1])
+    figure.supylabel("density of states (states/eV per atom)", fontsize=9)
+    return (
+        figure,
+        f"{name}: density of states (line) and target (grey) at percentiles of the cosine. {'; '.join(titles)}.",
+    )
