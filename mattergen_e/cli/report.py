@@ -12,7 +12,8 @@ from mattergen_e.errors import UserError
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders that `mattergen-e evaluate` has been run on.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Folders that `mattergen-e evaluate` has been run on, or NAME=FOLDER."),
     ],
     out: Annotated[Path, typer.Option(help="Page to write; one that exists is replaced.")],
     reference: Annotated[

@@ -185,11 +185,14 @@ def read_run(path: Path) -> EvaluatedRun:
     """Read one evaluated run.
 
     Args:
-        path: The run's folder, or the folder that `mattergen-e evaluate` wrote.
+        path: The run's folder, or the folder that `mattergen-e evaluate` wrote; NAME= before it gives it a name.
 
     Raises:
         UserError: If it was not evaluated, or a file is damaged.
     """
+    given, equals, rest = str(path).partition("=")
+    if equals and not path.exists():
+        return replace(read_run(Path(rest)), name=given)
     folder = path / FOLDER if (path / FOLDER / SUMMARY).is_file() else path
     if not (folder / SUMMARY).is_file():
         raise UserError(f"{path} holds no {FOLDER}/{SUMMARY}: run `mattergen-e evaluate {path} --reference REF` first.")

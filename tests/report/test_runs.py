@@ -32,6 +32,12 @@ def test_the_folder_of_the_evaluation_will_do(evaluated, textbook, tmp_path):
     assert (run.folder, len(run.structures)) == (folder, len(textbook))
 
 
+def test_a_run_can_be_given_a_name(evaluated, textbook, tmp_path):
+    folder = evaluated(tmp_path / "run")
+    named = read_run(type(folder)(f"base={folder}"))
+    assert (named.name, named.folder, len(named.structures)) == ("base", folder, len(textbook))
+
+
 def test_crystals_that_were_generated_since_are_not_shown(evaluated, textbook, tmp_path):
     def other(rows):
         rows[4]["key"] = "0" * 64
