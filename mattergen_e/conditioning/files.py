@@ -87,8 +87,8 @@ def curves_of_structures(path: Path, predict: Predict | None) -> list[Curve]:
     """
     if predict is None:
         raise UserError(
-            f"{path} is a structure, not a spectrum: let a forward predictor make its density of states "
-            "(mattergen-e dos-predictor predict), and give the file that it writes."
+            f"{path} is a structure, not a spectrum: name a forward predictor that makes its density of states, as in "
+            "{'file': FILE, 'predictor': 'checkpoints/dos_predictor'}."
         )
     return predict(path)
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mattergen_e.conditioning.curves import NOT_GIVEN, Curve, check_curve, check_window, inside, on_grid
 from mattergen_e.conditioning.files import Predict, read_curves
 from mattergen_e.conditioning.labels import CACHED
+from mattergen_e.conditioning.structures import predicted_by
 from mattergen_e.dos.grid import TOTAL_GRID, EnergyGrid
 from mattergen_e.errors import UserError
 from mattergen_e.files import add_array, replacing
@@ -30,6 +31,7 @@ class Request(BaseModel):
         window: Energies (eV) outside of which nothing is asked; None: all that the curve gives.
         smearing: Standard deviation of the Gaussian (eV) that curves are smeared with; None: none for curves, that of
             the training labels for calculations.
+        predictor: Folder of a forward predictor, for a file of structures; their smearing is that of its labels.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -38,6 +40,7 @@ class Request(BaseModel):
     per_curve: int = Field(default=1, ge=1)
     window: tuple[float, float] | None = None
     smearing: float | None = Field(default=None, ge=0, le=5)
+    predictor: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +74,10 @@ class Targets:
     def settings(self) -> dict[str, Any]:
         """What a resumed run must have in common with the run that it resumes."""
         request = self.request.model_dump(mode="json")
-        return {**request, "file": self.request.file.name, "curves": len(self.names), "sha256": self.sha256}
+        predictor = {} if self.request.predictor is None else {"predictor": self.request.predictor.name}
+        del request["predictor"]
+        names = {"file": self.request.file.name, "curves": len(self.names), "sha256": self.sha256}
+        return {**request, **names, **predictor}
 
     def save(self, folder: Path) -> None:
         """Writes the curves into a run's folder, in the form of a file of curves; NaN where nothing is asked."""
@@ -108,6 +114,8 @@ def read_target(name: str, value: Any, predict: Predict | None = None) -> Target
     request = _request(name, value)
     if request.window is not None:
         check_window(request.window, TOTAL_GRID, f"--properties_to_condition_on, '{name}'")
+    if request.predictor is not None:
+        predict = predicted_by(request.predictor)
     curves = read_curves(request.file, predict)
     values = np.stack([_told(curve, request) for curve in curves])
     names = tuple(curve.name for curve in curves)
@@ -123,7 +131,7 @@ def _request(name: str, value: Any) -> Request:
         place = ".".join(map(str, first["loc"])) or "its value"
         raise UserError(
             f"--properties_to_condition_on, '{name}': {place}: {first['msg']}; give a file with a spectrum, or "
-            "{'file': FILE} with 'per_curve', 'window': [LOW, HIGH] (eV) or 'smearing' (eV)."
+            "{'file': FILE} with 'per_curve', 'window': [LOW, HIGH] (eV), 'smearing' (eV) or 'predictor': FOLDER."
         ) from None
 
 

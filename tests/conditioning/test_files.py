@@ -114,7 +114,7 @@ def test_real_labels_are_the_cache_of_the_same_crystal(real_data):
         ("a.jsonl", "[1]\n", "line 1 is no JSON object"),
         ("a.jsonl", "{" + "\n", "line 1 is no JSON"),
         ("a.jsonl", '{"structure": {}}\n', "is a structure"),
-        ("a.cif", "data_x\n", "is a structure, not a spectrum: let a forward predictor"),
+        ("a.cif", "data_x\n", "is a structure, not a spectrum: name a forward predictor"),
         ("POSCAR", "x\n", "is a structure"),
         ("a.txt", "1 2\n", "of no known kind"),
         ("vasprun.xml", "<modeling>\n", "no density of states that can be used"),
