@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mattergen_e.cli.autoencoder import Device, DeviceOption, check_device
+from mattergen_e.cli.settings import read_settings
 from mattergen_e.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from mattergen_e.dos.predictor.evaluation import Evaluation
-    from mattergen_e.dos.predictor.training import TrainingSettings
 
 HELP = "Train the forward predictor of densities of states, measure it, and predict spectra of structures."
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP)
@@ -57,7 +57,11 @@ def train(
 
     given = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "precision": precision, "noisy": noisy or None}
     with quiet():
-        chosen = read_settings(settings, {key: value for key, value in given.items() if value is not None})
+        from mattergen_e.dos.predictor.training import TrainingSettings
+
+        chosen = read_settings(
+            TrainingSettings, settings, {key: value for key, value in given.items() if value is not None}, "docs/dos.md"
+        )
         from mattergen_e.dos.predictor.training import train as run
 
         check_device(device)
@@ -163,34 +167,6 @@ def fill(
             f"{name}: {found.predicted:,} predicted, {found.calculated:,} calculated, {found.withheld:,} withheld"
         )
     typer.echo(f"Written to {out}")
-
-
-def read_settings(path: Path | None, given: dict[str, Any]) -> TrainingSettings:
-    """Settings from a YAML file and the options, which win.
-
-    Raises:
-        UserError: If the file cannot be read or has a wrong key or value.
-    """
-    import yaml
-    from pydantic import ValidationError
-
-    from mattergen_e.dos.predictor.training import TrainingSettings
-
-    read: Any = {}
-    if path is not None:
-        try:
-            read = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"{path} cannot be read as YAML ({' '.join(str(error).split())}).") from error
-    if not isinstance(read, dict):
-        raise UserError(f"{path} does not hold settings: write keys and values, as in docs/dos.md.")
-    try:
-        return TrainingSettings.model_validate(read | given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the settings"
-        source = path if path is not None and first["loc"][:1] not in [(key,) for key in given] else "the options"
-        raise UserError(f"{source}: {place}: {first['msg']}; see the settings in docs/dos.md.") from error
 
 
 def tables(found: Evaluation) -> list[Table]:

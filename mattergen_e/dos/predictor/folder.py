@@ -12,10 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mattergen_e.dos.autoencoder.folder import DAMAGED
 from mattergen_e.dos.autoencoder.model import SHOWN
 from mattergen_e.dos.predictor.data import Processing
-from mattergen_e.dos.predictor.guidance import TIMES
 from mattergen_e.dos.predictor.model import Predictor
 from mattergen_e.dos.predictor.network import Network
-from mattergen_e.dos.predictor.settings import NetworkSettings
+from mattergen_e.dos.predictor.settings import TIMES, NetworkSettings
 from mattergen_e.errors import UserError
 from mattergen_e.files import replacing
 

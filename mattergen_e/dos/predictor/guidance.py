@@ -19,13 +19,12 @@ from torch import Tensor
 
 from mattergen_e.dos.predictor.neighbours import Edges
 from mattergen_e.dos.predictor.network import per_crystal_mean
+from mattergen_e.dos.predictor.settings import TIMES
 from mattergen_e.errors import UserError
 
 if TYPE_CHECKING:
     from mattergen_e.dos.predictor.model import Predictor
 
-#: Parts of [0, 1] that the variance is known for.
-TIMES = 10
 #: Smallest variance: a perfect prediction must not give an endless force.
 LEAST_VARIANCE = 1e-4
 

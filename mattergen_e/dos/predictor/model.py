@@ -19,9 +19,8 @@ from torch import Tensor
 from mattergen_e.data.cache import load_manifest, require_processing
 from mattergen_e.dos.predictor.data import SITES, TOTAL, Crystals, Processing
 from mattergen_e.dos.predictor.grids import Grids
-from mattergen_e.dos.predictor.guidance import TIMES
 from mattergen_e.dos.predictor.network import Network
-from mattergen_e.dos.predictor.settings import NetworkSettings
+from mattergen_e.dos.predictor.settings import TIMES, NetworkSettings
 from mattergen_e.provenance import hash_weights
 
 

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mattergen_e.dos.predictor.grids import Grids
 
+#: Parts of [0, 1] that the variance is known for.
+TIMES = 10
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

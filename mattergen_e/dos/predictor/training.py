@@ -20,11 +20,11 @@ from torch import Tensor
 from mattergen_e.dos.predictor import folder
 from mattergen_e.dos.predictor.data import Batch, Crystals, Order, Processing, make_loader, read_processing, read_split
 from mattergen_e.dos.predictor.encoder import Encoder, read_encoder
-from mattergen_e.dos.predictor.guidance import TIMES, time_bin
+from mattergen_e.dos.predictor.guidance import time_bin
 from mattergen_e.dos.predictor.loss import LossSettings, spectra_loss
 from mattergen_e.dos.predictor.model import Predictor, element_spectra
 from mattergen_e.dos.predictor.network import Network, Spectra
-from mattergen_e.dos.predictor.settings import EncoderSettings, NetworkSettings
+from mattergen_e.dos.predictor.settings import TIMES, EncoderSettings, NetworkSettings
 from mattergen_e.errors import UserError
 from mattergen_e.training.callbacks import RECORD, Provenance
 

@@ -49,9 +49,9 @@ def make_predictor(shape: Any) -> Callable[..., Any]:
     import torch
 
     from mattergen_e.dos.predictor.data import Processing
-    from mattergen_e.dos.predictor.guidance import TIMES
     from mattergen_e.dos.predictor.model import Predictor
     from mattergen_e.dos.predictor.network import Network
+    from mattergen_e.dos.predictor.settings import TIMES
 
     def make(seed: int = 0, **changes: Any) -> Predictor:
         with torch.random.fork_rng():

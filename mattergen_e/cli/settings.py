@@ -1,0 +1,43 @@
+"""Settings of a command: a YAML file, and options that win over it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from mattergen_e.errors import UserError
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def read_settings(kind: type[Settings], path: Path | None, given: dict[str, Any], page: str) -> Settings:
+    """Settings from a YAML file and the options, which win.
+
+    Args:
+        kind: Of the settings.
+        path: YAML file, if any.
+        given: What the options say.
+        page: Where the settings are described.
+
+    Raises:
+        UserError: If the file cannot be read or has a wrong key or value.
+    """
+    import yaml
+
+    read: Any = {}
+    if path is not None:
+        try:
+            read = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"{path} cannot be read as YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(read, dict):
+        raise UserError(f"{path} does not hold settings: write keys and values, as in {page}.")
+    try:
+        return kind.model_validate(read | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the settings"
+        source = path if path is not None and first["loc"][:1] not in [(key,) for key in given] else "the options"
+        raise UserError(f"{source}: {place}: {first['msg']}; see the settings in {page}.") from error
