@@ -1,6 +1,6 @@
 """Does a generated crystal have the spectrum that one of its sites was asked for? Four ways, the same targets.
 
-    python benchmarks/site_targets.py cache/dos/test --adapter runs/site_dos --joint checkpoints/dos_joint_small
+    python benchmarks/site_targets.py cache/dos/test --adapter checkpoints/site_dos_small
 
 Targets are sites of crystals that nothing was trained on, drawn at random. For each, crystals are generated whose site
 0 shall have that spectrum: without being told (the baseline), by the condition site_dos at two strengths, and by
