@@ -152,7 +152,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     _proportions()  # one sentence if statsmodels is missing
     from statsmodels.stats.multitest import multipletests  # type: ignore[import-not-found]
 
-    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+    corrected: Any = multipletests(p_values, method="holm")[1]
+    return [float(p) for p in corrected]
 
 
 def _check(count: int, total: int) -> None:

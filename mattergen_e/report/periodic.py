@@ -37,7 +37,8 @@ def heat_map(values: Mapping[str, float], sites: Mapping[str, int], top: float, 
     import pymatviz  # type: ignore[import-not-found]
     from plotly.colors import sample_colorscale
 
-    figure = pymatviz.ptable_heatmap_plotly(dict(values), colorscale=SCALE, fmt=".2f", cscale_range=(0, top))
+    by_element: dict[str | int, float] = {**values}
+    figure = pymatviz.ptable_heatmap_plotly(by_element, colorscale=SCALE, fmt=".2f", cscale_range=(0, top))
     tiles = [_tile(annotation, values, sites, top, unit, sample_colorscale) for annotation in _annotations(figure)]
     words = (
         f"{label} by element: {len(values)} elements, from {_extreme(values, min)} to {_extreme(values, max)} {unit}"
