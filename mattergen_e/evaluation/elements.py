@@ -56,7 +56,7 @@ def _atoms(symbol: str) -> Any:
         return atoms
     try:
         return bulk(symbol)
-    except (ValueError, RuntimeError, NotImplementedError, KeyError):
+    except (ValueError, RuntimeError, NotImplementedError, KeyError):  # the ways in which ASE says that it has none
         return None
 
 

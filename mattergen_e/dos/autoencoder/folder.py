@@ -6,7 +6,6 @@ A folder may hold other files too: the autoencoder of a joint model lies in the 
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,20 +17,10 @@ from mattergen_e.dos.autoencoder.model import SHOWN, Autoencoder
 from mattergen_e.dos.autoencoder.network import Network, NetworkSettings
 from mattergen_e.dos.processing import AtomicDosSettings
 from mattergen_e.errors import UserError
+from mattergen_e.training.small import DAMAGED
 
 WEIGHTS = "autoencoder.pt"
 DESCRIPTION = "autoencoder.yaml"
-#: What loading raises on a file that is damaged, or holds something else than plain values.
-DAMAGED = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 class Description(BaseModel):

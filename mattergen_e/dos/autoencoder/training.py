@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,14 +34,15 @@ from mattergen_e.dos.metrics import compare
 from mattergen_e.dos.processing import AtomicDosSettings
 from mattergen_e.errors import UserError
 from mattergen_e.training.callbacks import RECORD, Provenance
+from mattergen_e.training.small import BEST, LAST, RUN, check_folder, check_resumed, make_trainer, read_checkpoint
 
 if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
-#: Of the training inside the folder of the autoencoder.
-RUN, LAST, BEST = "run", "last.ckpt", "best.ckpt"
 #: Key of the settings in a checkpoint.
 SETTINGS = "autoencoder"
+#: Whose training it is, in sentences.
+WHOSE = "an autoencoder's"
 #: What the best epoch has least of: the median Wasserstein distance of the validation split, eV.
 MONITOR = "val_wasserstein"
 
@@ -174,12 +174,15 @@ def train(
     train_split, val_split = (read_split(Path(cache) / name) for name in ("train", "val"))
     network = settings.network.model_dump() | {"points": train_split.processing.grid.points}
     settings = settings.model_copy(update={"network": _network(network)})
-    _check_folder(out, resume, overwrite)
+    check_folder(out, folder.exists(out), resume, overwrite)
     provenance = Provenance(seed=settings.seed, data=str(cache))
     module = AutoencoderModule(settings, train_split.processing)
     if resume:
-        _check_resumed(out / RUN / LAST, module)
-    trainer = _trainer(out / RUN, settings, provenance, device, progress)
+        last = out / RUN / LAST
+        check_resumed(
+            last, read_checkpoint(last, SETTINGS, WHOSE)[SETTINGS], module.description(), ("processing", "settings")
+        )
+    trainer = make_trainer(out / RUN, settings, MONITOR, provenance, device, progress)
     trainer.fit(
         module,
         make_loader(train_split, _sampler(train_split, settings), settings.workers),
@@ -198,7 +201,7 @@ def from_checkpoint(path: str | Path) -> Autoencoder:
     Raises:
         UserError: If the file is missing or no such checkpoint.
     """
-    checkpoint = _read(Path(path))
+    checkpoint = read_checkpoint(Path(path), SETTINGS, WHOSE)
     described = checkpoint[SETTINGS]
     settings = TrainingSettings.model_validate(described["settings"])
     network = Network(settings.network)
@@ -223,62 +226,3 @@ def _network(values: dict[str, Any]) -> NetworkSettings:
 
 def _sampler(split: SiteSpectra, settings: TrainingSettings) -> PairSampler:
     return PairSampler(split.known_numbers, settings.batch_size, settings.augmentation.same_element, settings.seed)
-
-
-def _trainer(run: Path, settings: TrainingSettings, provenance: Provenance, device: str, progress: bool) -> pl.Trainer:
-    from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
-    from pytorch_lightning.loggers import CSVLogger
-
-    last = ModelCheckpoint(run, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-    best = ModelCheckpoint(run, "best", monitor=MONITOR, enable_version_counter=False)
-    bars = [RichProgressBar(console_kwargs={"stderr": True})] if progress else []
-    return pl.Trainer(
-        accelerator={"cuda": "gpu"}.get(device, device),
-        devices=1,
-        precision=settings.precision,
-        max_epochs=settings.epochs,
-        gradient_clip_val=settings.clip,
-        num_sanity_val_steps=0,
-        log_every_n_steps=50,
-        logger=CSVLogger(run, name="metrics"),
-        callbacks=[provenance, best, last, *bars],
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-    )
-
-
-def _check_folder(out: Path, resume: bool, overwrite: bool) -> None:
-    """Make way for a training, or stop."""
-    last = out / RUN / LAST
-    if resume:
-        if not last.is_file():
-            raise UserError(f"{last} does not exist: there is no training to resume in that folder")
-        return
-    if (folder.exists(out) or (out / RUN).exists()) and not overwrite:
-        raise UserError(f"{out} holds a training already: add --resume to go on, --overwrite, or choose another folder")
-    if (out / RUN).exists():
-        shutil.rmtree(out / RUN)
-
-
-def _check_resumed(path: Path, module: AutoencoderModule) -> None:
-    """Stop when a training was begun with other settings or data, naming the first that differs."""
-    before, now = _read(path)[SETTINGS], module.description()
-    for part in ("processing", "settings"):
-        for key, value in now[part].items():
-            if before[part].get(key) != value:
-                raise UserError(
-                    f"{path} was begun with {key} {before[part].get(key)}, not {value}: resume with the same {part}"
-                )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: the training has not finished an epoch") from None
-    except folder.DAMAGED as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is not a checkpoint ({reason}): train anew") from error
-    if not isinstance(checkpoint, dict) or SETTINGS not in checkpoint:
-        raise UserError(f"{path} is not a checkpoint of an autoencoder's training")
-    return checkpoint

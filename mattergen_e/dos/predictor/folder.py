@@ -9,7 +9,6 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mattergen_e.dos.autoencoder.folder import DAMAGED
 from mattergen_e.dos.autoencoder.model import SHOWN
 from mattergen_e.dos.predictor.data import Processing
 from mattergen_e.dos.predictor.model import Predictor
@@ -17,6 +16,7 @@ from mattergen_e.dos.predictor.network import Network
 from mattergen_e.dos.predictor.settings import TIMES, NetworkSettings
 from mattergen_e.errors import UserError
 from mattergen_e.files import replacing
+from mattergen_e.training.small import DAMAGED
 
 WEIGHTS = "predictor.pt"
 DESCRIPTION = "predictor.yaml"

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,14 +26,15 @@ from mattergen_e.dos.predictor.network import Network, Spectra
 from mattergen_e.dos.predictor.settings import TIMES, EncoderSettings, NetworkSettings
 from mattergen_e.errors import UserError
 from mattergen_e.training.callbacks import RECORD, Provenance
+from mattergen_e.training.small import BEST, LAST, RUN, check_folder, check_resumed, make_trainer, read_checkpoint
 
 if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
-#: Of the training inside the folder of the predictor.
-RUN, LAST, BEST = "run", "last.ckpt", "best.ckpt"
 #: Key of the settings in a checkpoint.
 SETTINGS = "predictor"
+#: Whose training it is, in sentences.
+WHOSE = "a predictor's"
 #: What the best epoch has least of: the loss of the validation split.
 MONITOR = "val_loss"
 
@@ -227,7 +227,7 @@ def train(
             was begun with other settings or data.
     """
     out, settings = Path(out), settings or TrainingSettings()
-    _check_folder(out, resume, overwrite)
+    check_folder(out, folder.exists(out), resume, overwrite)
     if settings.noisy and encoder is None:
         raise UserError("a noisy predictor needs the model that it guides: add --encoder with the folder of that model")
     processing = read_processing(cache)
@@ -245,10 +245,16 @@ def train(
     module = PredictorModule(settings, shape, processing, found)
     module.network.start_from(element_spectra(splits[0], processing.grids))
     if resume:
-        _check_resumed(out / RUN / LAST, module)
+        last = out / RUN / LAST
+        check_resumed(
+            last,
+            read_checkpoint(last, SETTINGS, WHOSE)[SETTINGS],
+            module.description(),
+            ("encoder", "processing", "network", "settings"),
+        )
     if not settings.noisy:
         splits = [crystals.with_neighbours(shape.encoder) for crystals in splits]
-    _trainer(out / RUN, settings, provenance, device, progress).fit(
+    make_trainer(out / RUN, settings, MONITOR, provenance, device, progress).fit(
         module,
         _loader(splits[0], settings, settings.seed),
         _loader(splits[1], settings),
@@ -266,7 +272,7 @@ def from_checkpoint(path: str | Path) -> Predictor:
     Raises:
         UserError: If the file is missing or no such checkpoint.
     """
-    checkpoint = _read(Path(path))
+    checkpoint = read_checkpoint(Path(path), SETTINGS, WHOSE)
     described, state = checkpoint[SETTINGS], checkpoint["state_dict"]
     network = Network(NetworkSettings.model_validate(described["network"]))
     prefix = "network."
@@ -283,62 +289,3 @@ def from_checkpoint(path: str | Path) -> Predictor:
 
 def _loader(crystals: Crystals, settings: TrainingSettings, seed: int | None = None) -> Any:
     return make_loader(crystals, Order(len(crystals), settings.batch_size, seed), settings.workers)
-
-
-def _trainer(run: Path, settings: TrainingSettings, provenance: Provenance, device: str, progress: bool) -> pl.Trainer:
-    from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
-    from pytorch_lightning.loggers import CSVLogger
-
-    last = ModelCheckpoint(run, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-    best = ModelCheckpoint(run, "best", monitor=MONITOR, enable_version_counter=False)
-    bars = [RichProgressBar(console_kwargs={"stderr": True})] if progress else []
-    return pl.Trainer(
-        accelerator={"cuda": "gpu"}.get(device, device),
-        devices=1,
-        precision=settings.precision,
-        max_epochs=settings.epochs,
-        gradient_clip_val=settings.clip,
-        num_sanity_val_steps=0,
-        log_every_n_steps=50,
-        logger=CSVLogger(run, name="metrics"),
-        callbacks=[provenance, best, last, *bars],
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-    )
-
-
-def _check_folder(out: Path, resume: bool, overwrite: bool) -> None:
-    """Make way for a training, or stop."""
-    last = out / RUN / LAST
-    if resume:
-        if not last.is_file():
-            raise UserError(f"{last} does not exist: there is no training to resume in that folder")
-        return
-    if (folder.exists(out) or (out / RUN).exists()) and not overwrite:
-        raise UserError(f"{out} holds a training already: add --resume to go on, --overwrite, or choose another folder")
-    if (out / RUN).exists():
-        shutil.rmtree(out / RUN)
-
-
-def _check_resumed(path: Path, module: PredictorModule) -> None:
-    """Stop when a training was begun with other settings, data or encoder, naming the first that differs."""
-    before, now = _read(path)[SETTINGS], module.description()
-    for part in ("encoder", "processing", "network", "settings"):
-        for key, value in now[part].items():
-            if before[part].get(key) != value:
-                raise UserError(
-                    f"{path} was begun with {key} {before[part].get(key)}, not {value}: resume with the same {part}"
-                )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: the training has not finished an epoch") from None
-    except folder.DAMAGED as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is not a checkpoint ({reason}): train anew") from error
-    if not isinstance(checkpoint, dict) or SETTINGS not in checkpoint:
-        raise UserError(f"{path} is not a checkpoint of a predictor's training")
-    return checkpoint

@@ -1,0 +1,136 @@
+"""What the trainings of the small models beside MatterGen share: one folder, two checkpoints, resuming.
+
+<out>/run/last.ckpt  the last epoch, to go on from
+<out>/run/best.ckpt  the epoch that was best on the validation split
+"""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+
+from mattergen_e.errors import UserError
+
+RUN, LAST, BEST = "run", "last.ckpt", "best.ckpt"
+
+#: What loading raises on a file that is damaged, or holds something else than plain values.
+DAMAGED = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+class Settings(Protocol):
+    """The settings of a training that its trainer takes."""
+
+    @property
+    def precision(self) -> Any: ...
+
+    @property
+    def epochs(self) -> int: ...
+
+    @property
+    def clip(self) -> float: ...
+
+
+def make_trainer(
+    run: Path, settings: Settings, monitor: str, provenance: pl.Callback, device: str, progress: bool
+) -> pl.Trainer:
+    """A trainer that keeps the last epoch and the best one by the metric `monitor`."""
+    from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+    from pytorch_lightning.loggers import CSVLogger
+
+    last = ModelCheckpoint(run, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+    best = ModelCheckpoint(run, "best", monitor=monitor, enable_version_counter=False)
+    bars = [RichProgressBar(console_kwargs={"stderr": True})] if progress else []
+    return pl.Trainer(
+        accelerator={"cuda": "gpu"}.get(device, device),
+        devices=1,
+        precision=settings.precision,
+        max_epochs=settings.epochs,
+        gradient_clip_val=settings.clip,
+        num_sanity_val_steps=0,
+        log_every_n_steps=50,
+        logger=CSVLogger(run, name="metrics"),
+        callbacks=[provenance, best, last, *bars],
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+    )
+
+
+def check_folder(out: Path, finished: bool, resume: bool, overwrite: bool) -> None:
+    """Make way for a training, or stop.
+
+    Args:
+        out: Its folder.
+        finished: Whether the folder holds a model already.
+        resume: Go on with a training.
+        overwrite: Replace one.
+
+    Raises:
+        UserError: If there is none to resume, or one that may not be replaced.
+    """
+    last = out / RUN / LAST
+    if resume:
+        if not last.is_file():
+            raise UserError(f"{last} does not exist: there is no training to resume in that folder")
+        return
+    if (finished or (out / RUN).exists()) and not overwrite:
+        raise UserError(f"{out} holds a training already: add --resume to go on, --overwrite, or choose another folder")
+    if (out / RUN).exists():
+        shutil.rmtree(out / RUN)
+
+
+def check_resumed(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], parts: Sequence[str]) -> None:
+    """Stop when a training was begun in another way, naming the first thing that differs.
+
+    Args:
+        path: Checkpoint to go on from.
+        before: What it says of itself, by part and key.
+        now: What is wanted.
+        parts: To compare, in this order.
+
+    Raises:
+        UserError: If they differ.
+    """
+    for part in parts:
+        for key, value in now[part].items():
+            if before[part].get(key) != value:
+                raise UserError(
+                    f"{path} was begun with {key} {before[part].get(key)}, not {value}: resume with the same {part}"
+                )
+
+
+def read_checkpoint(path: Path, key: str, whose: str) -> dict[str, Any]:
+    """Load a checkpoint without running code.
+
+    Args:
+        path: The file.
+        key: Entry that it must have.
+        whose: Training that it must be of, for the error.
+
+    Raises:
+        UserError: If it is missing, damaged or something else.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: the training has not finished an epoch") from None
+    except DAMAGED as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is not a checkpoint ({reason}): train anew") from error
+    if not isinstance(checkpoint, dict) or key not in checkpoint:
+        raise UserError(f"{path} is not a checkpoint of {whose} training")
+    return checkpoint
