@@ -89,7 +89,7 @@ def evaluate(
     from mattergen_e.evaluation.settings import TOLERANCES, EvaluationSettings, parse_numbers
 
     check_paths(crystals, reference)
-    from mattergen_e.evaluation.dos_targets import parse_request
+    from mattergen_e.evaluation.spectra.targets import parse_request
 
     settings = EvaluationSettings(
         relax=which(relax, relax_all, energies),
@@ -124,7 +124,7 @@ def _run(
     from mattergen_e.console import quiet
 
     with quiet():
-        from mattergen_e.evaluation.relaxation import RelaxSettings
+        from mattergen_e.evaluation.energy.relaxation import RelaxSettings
         from mattergen_e.evaluation.run import evaluate as run
 
         try:
@@ -179,7 +179,7 @@ def show(found: Evaluation, console: Console) -> None:
     summary = found.summary
     console.print(_rates(summary))
     if "dos_targets" in summary:
-        from mattergen_e.evaluation.dos_output import sentences, table
+        from mattergen_e.evaluation.spectra.output import sentences, table
 
         console.print(table(summary["dos_targets"]))
         for line in sentences(summary["dos_targets"]):

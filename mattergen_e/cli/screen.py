@@ -94,7 +94,7 @@ def _run(crystals: Path, settings: ScreenSettings, relaxation: dict[str, Any], o
     from mattergen_e.console import quiet
 
     with quiet():
-        from mattergen_e.evaluation.relaxation import RelaxSettings
+        from mattergen_e.evaluation.energy.relaxation import RelaxSettings
         from mattergen_e.screening.run import screen as run
 
         try:

@@ -17,8 +17,8 @@ from mattergen_e.files import add_array, replacing
 
 if TYPE_CHECKING:
     from mattergen_e.evaluation.candidates import Candidates
+    from mattergen_e.evaluation.energy.relaxation import RelaxSettings
     from mattergen_e.evaluation.reference import Reference
-    from mattergen_e.evaluation.relaxation import RelaxSettings
     from mattergen_e.evaluation.settings import EvaluationSettings
 
 FORMAT = 1

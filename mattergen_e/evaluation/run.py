@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation import output, stability, steps
+from mattergen_e.evaluation import output, steps
+from mattergen_e.evaluation.energy import stability
 from mattergen_e.evaluation.settings import EvaluationSettings
 from mattergen_e.evaluation.steps import Context
 from mattergen_e.evaluation.summary import summarise
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
 
     from mattergen_e.dos.predictor.model import Predictor as DosPredictor
     from mattergen_e.evaluation.descriptors import Charges, Spectra
-    from mattergen_e.evaluation.dos_judging import Judged, Plan
-    from mattergen_e.evaluation.energies import Energies
+    from mattergen_e.evaluation.energy.energies import Energies
+    from mattergen_e.evaluation.energy.relaxation import RelaxSettings
     from mattergen_e.evaluation.labels import Labels
     from mattergen_e.evaluation.properties import GivenProperties, Predictor
     from mattergen_e.evaluation.reference import Reference
-    from mattergen_e.evaluation.relaxation import RelaxSettings
+    from mattergen_e.evaluation.spectra.judging import Judged, Plan
 
 FOLDER = "evaluation"
 
@@ -93,15 +94,15 @@ def evaluate(
     Raises:
         UserError: If the input, the reference, a file or a setting is wrong, or the folder is in use.
     """
-    from mattergen_e.evaluation.relaxation import RelaxSettings
+    from mattergen_e.evaluation.energy.relaxation import RelaxSettings
 
     settings, relaxation = settings or EvaluationSettings(), relaxation or RelaxSettings()
     path = Path(path)
     check(settings, relaxation)
 
     from mattergen_e.evaluation.candidates import read_candidates
-    from mattergen_e.evaluation.dos_judging import plan
     from mattergen_e.evaluation.reference import Reference
+    from mattergen_e.evaluation.spectra.judging import plan
 
     opened = Reference.open(Path(reference))
     check_energies(settings, relaxation, opened)
@@ -156,7 +157,7 @@ def check(settings: EvaluationSettings, relaxation: RelaxSettings) -> None:
     Raises:
         UserError: If a target has no tolerance, a file does not exist, or the calculator cannot be made.
     """
-    from mattergen_e.evaluation.calculators import check_device, require
+    from mattergen_e.evaluation.energy.calculators import check_device, require
 
     for name in settings.targets:
         if name not in settings.tolerances:
@@ -236,10 +237,10 @@ def read_given(settings: EvaluationSettings) -> Given:
     Raises:
         UserError: If one cannot be read, or the predictor is not there.
     """
-    from mattergen_e.evaluation.dos_judging import load_predictor
-    from mattergen_e.evaluation.energies import read_energies
+    from mattergen_e.evaluation.energy.energies import read_energies
     from mattergen_e.evaluation.labels import read_labels
     from mattergen_e.evaluation.properties import make_predictor, read_properties
+    from mattergen_e.evaluation.spectra.judging import load_predictor
 
     return Given(
         read_energies(settings.energies) if settings.energies is not None else None,
@@ -285,8 +286,8 @@ def run_stages(
     context: Context, settings: EvaluationSettings, relaxation: RelaxSettings, given: Given, dos: Plan | None = None
 ) -> Found:
     """All stages in their order."""
-    from mattergen_e.evaluation.dos_judging import Judged
     from mattergen_e.evaluation.predicted import properties
+    from mattergen_e.evaluation.spectra.judging import Judged
 
     stages = StageResults()
     found = Found(stages, {}, [], Judged())
@@ -307,7 +308,7 @@ def run_stages(
 
 def _spectra(context: Context, dos: Plan, seed: int, found: Found) -> None:
     """Spectra against what the crystals were asked for."""
-    from mattergen_e.evaluation.dos_judging import judge
+    from mattergen_e.evaluation.spectra.judging import judge
 
     found.dos = judge(context, dos, found.stages.relaxation, seed)
     for index, values in found.dos.rows.items():

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from mattergen_e.dos.grid import EnergyGrid
     from mattergen_e.dos.predictor.model import Predictor
     from mattergen_e.evaluation.candidates import Candidates
+    from mattergen_e.evaluation.energy.relaxation import RelaxSettings
     from mattergen_e.evaluation.reference import Reference
-    from mattergen_e.evaluation.relaxation import RelaxSettings
     from mattergen_e.evaluation.steps import Context
     from mattergen_e.screening.ranking import Row
     from mattergen_e.screening.spectra import Spectrum
@@ -90,7 +90,7 @@ def screen(
         UserError: If the input, the target, the predictor, the reference or a setting is wrong, or the folder in use.
     """
     from mattergen_e.evaluation.candidates import read_candidates
-    from mattergen_e.evaluation.relaxation import RelaxSettings
+    from mattergen_e.evaluation.energy.relaxation import RelaxSettings
     from mattergen_e.evaluation.run import default_folder
     from mattergen_e.evaluation.steps import Context
 
@@ -131,7 +131,7 @@ def _check(
     settings: ScreenSettings, relaxation: RelaxSettings, reference: str | Path | None
 ) -> tuple[Reference | None, list[str]]:
     """What can be checked before anything else is read; the opened reference, and warnings."""
-    from mattergen_e.evaluation.calculators import check_device, require
+    from mattergen_e.evaluation.energy.calculators import check_device, require
     from mattergen_e.evaluation.reference import Reference
 
     require(relaxation.calculator)
@@ -293,7 +293,7 @@ def _about(
     candidates: Candidates, settings: ScreenSettings, relaxation: RelaxSettings, reference: Reference | None
 ) -> dict[str, Any]:
     """The parts of screening.json that say how and with what."""
-    from mattergen_e.evaluation.calculators import describe
+    from mattergen_e.evaluation.energy.calculators import describe
 
     inputs = [*candidates.files, *([settings.target] if settings.target.is_file() else [])]
     return {

@@ -19,7 +19,7 @@ import pytest
 
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation import output
-from mattergen_e.evaluation.relaxation import RelaxSettings
+from mattergen_e.evaluation.energy.relaxation import RelaxSettings
 from mattergen_e.evaluation.run import Evaluation, evaluate
 from mattergen_e.evaluation.settings import EvaluationSettings
 from mattergen_e.generation.formats import JSONL_NAME, Generated, batch_files
@@ -261,20 +261,23 @@ def pair_reference(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
+SLOW = (
+    "import time\n"
+    "from ase.calculators.lj import LennardJones\n"
+    "class Slow(LennardJones):\n"
+    "    def calculate(self, *args, **kwargs):\n"
+    "        time.sleep(0.1)\n"
+    "        super().calculate(*args, **kwargs)\n"
+)
+
+
 @pytest.mark.slow
 def test_kill_and_rerun_relaxes_nothing_twice(stretched: list[Any], pair_reference: Path, tmp_path: Path) -> None:
     run = write_crystals(tmp_path / "run", stretched)
-    (tmp_path / "slow.py").write_text(
-        "import time\n"
-        "from ase.calculators.lj import LennardJones\n"
-        "class Slow(LennardJones):\n"
-        "    def calculate(self, *args, **kwargs):\n"
-        "        time.sleep(0.1)\n"
-        "        super().calculate(*args, **kwargs)\n"
-    )
+    (tmp_path / "slow.py").write_text(SLOW)
     code = (
         "import sys\n"
-        "from mattergen_e.evaluation.relaxation import RelaxSettings\n"
+        "from mattergen_e.evaluation.energy.relaxation import RelaxSettings\n"
         "from mattergen_e.evaluation.run import evaluate\n"
         "from mattergen_e.evaluation.settings import EvaluationSettings\n"
         "settings = EvaluationSettings(predictor='none')\n"
@@ -342,10 +345,15 @@ def test_relaxation_that_fails_is_counted_and_never_a_crash(
     assert (found.folder / output.RELAXED).read_text().count("Lattice=") == 1
 
 
-def test_a_relaxation_over_its_time_is_stopped(stretched: list[Any], pair_reference: Path, tmp_path: Path) -> None:
+def test_a_relaxation_over_its_time_is_stopped(
+    stretched: list[Any], pair_reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sluggish.py").write_text(SLOW.replace("0.1", "0.6"))  # its second step is past the limit
+    monkeypatch.syspath_prepend(tmp_path)
     run = write_crystals(tmp_path / "run", stretched[:1])
-    limit = RelaxSettings(calculator=LJ, fmax=1e-12, steps=10**6, seconds=1.0)
-    found = evaluate(run, pair_reference, EvaluationSettings(predictor="none"), limit, jobs=1)
+    reference = _copy_with_calculator(pair_reference, tmp_path / "reference", "sluggish:Slow")
+    limit = RelaxSettings(calculator="sluggish:Slow", fmax=1e-12, seconds=1.0)
+    found = evaluate(run, reference, EvaluationSettings(predictor="none"), limit, jobs=1)
     assert found.rows[0]["relax_reason"] == "time_limit" and found.rows[0]["stable"] is False
     assert found.rows[0]["relax_seconds"] < 60 and found.summary["rates"]["sun"]["count"] == 0
 

@@ -85,9 +85,9 @@ def write_output() -> Callable[..., Path]:
 @pytest.fixture
 def evaluated() -> Callable[..., Path]:
     """Writes what an evaluation knows of relaxing crystals: nothing moves, energies are those given."""
-    from mattergen_e.evaluation import calculators
     from mattergen_e.evaluation.candidates import read_candidates
-    from mattergen_e.evaluation.relaxation import RelaxSettings
+    from mattergen_e.evaluation.energy import calculators
+    from mattergen_e.evaluation.energy.relaxation import RelaxSettings
     from mattergen_e.evaluation.stages import Stage
 
     def make(output: Path, energies: Mapping[str, float | None], **changes: Any) -> Path:
@@ -110,8 +110,8 @@ def evaluated() -> Callable[..., Path]:
 @pytest.fixture
 def zero_elements(textbook: dict[str, Any]) -> Callable[..., Path]:
     """Makes the folder of a shortlist that knows the energies of the elements: zero, apart from the changes."""
-    from mattergen_e.evaluation.calculators import describe
-    from mattergen_e.evaluation.elements import SOURCE
+    from mattergen_e.evaluation.energy.calculators import describe
+    from mattergen_e.evaluation.energy.elements import SOURCE
     from mattergen_e.evaluation.stages import Stage
 
     def make(folder: Path, **changes: float | None) -> Path:

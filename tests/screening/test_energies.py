@@ -11,8 +11,8 @@ import pytest
 
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation.candidates import read_candidates
+from mattergen_e.evaluation.energy.relaxation import RelaxSettings
 from mattergen_e.evaluation.reference.folder import Reference, ReferenceManifest
-from mattergen_e.evaluation.relaxation import RelaxSettings
 from mattergen_e.evaluation.steps import Context
 from mattergen_e.screening import energies
 

@@ -13,7 +13,7 @@ import pytest
 from mattergen_e.dos.grid import EnergyGrid
 from mattergen_e.dos.objects import CrystalSpectra
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation.relaxation import RelaxSettings
+from mattergen_e.evaluation.energy.relaxation import RelaxSettings
 from mattergen_e.screening.run import Screening, screen
 from mattergen_e.screening.settings import ScreenSettings
 

@@ -20,8 +20,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation import calculators
-from mattergen_e.evaluation.energies import Energies, read_energies
+from mattergen_e.evaluation.energy import calculators
+from mattergen_e.evaluation.energy.energies import Energies, read_energies
 from mattergen_e.evaluation.reference import assemble
 from mattergen_e.evaluation.reference.chunks import ChunkTask, compute_chunk, one_thread, shared_calculator
 from mattergen_e.evaluation.reference.folder import MANIFEST_NAME, PROPERTIES_FOLDER, ReferenceManifest, read_manifest
@@ -278,7 +278,7 @@ def _elements(
     crystals: Crystals, settings: BuildSettings, given: Energies | None
 ) -> tuple[dict[str, float], str | None]:
     """Energies of elements that complete the hull, in eV/atom, and where they come from."""
-    from mattergen_e.evaluation.elements import SOURCE, element_energies
+    from mattergen_e.evaluation.energy.elements import SOURCE, element_energies
 
     if given is not None:
         from pymatgen.core import Element

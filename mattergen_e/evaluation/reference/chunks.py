@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.evaluation import calculators
+from mattergen_e.evaluation.energy import calculators
 
 
 @dataclass(frozen=True)

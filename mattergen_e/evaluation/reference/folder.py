@@ -31,7 +31,7 @@ from mattergen_e.errors import UserError
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from mattergen_e.evaluation.hull import Hull
+    from mattergen_e.evaluation.energy.hull import Hull
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -232,7 +232,7 @@ class Reference:
         Raises:
             UserError: If the reference was built without energies.
         """
-        from mattergen_e.evaluation.hull import Hull
+        from mattergen_e.evaluation.energy.hull import Hull
 
         if self.energy_source["kind"] == "none":
             raise UserError(f"{self.path} has no energies: build the reference with --calculator or --energies.")

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from mattergen_e.dos.comparison import ANGLE_TOL, LTOL, STOL, cosine, crystal_matches, mean_absolute_error
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation.dos_metrics import Pairs, grouped_bootstrap
+from mattergen_e.evaluation.spectra.metrics import Pairs, grouped_bootstrap
 from mattergen_e.evaluation.statistics import fractions
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from mattergen_e.evaluation.dos_targets import DosTargets
+    from mattergen_e.evaluation.spectra.targets import DosTargets
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,8 +20,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation import calculators
-from mattergen_e.evaluation.guarded import CannotStart, Crashed, Pool, TimeLimit
+from mattergen_e.evaluation.energy import calculators
+from mattergen_e.evaluation.energy.guarded import CannotStart, Crashed, Pool, TimeLimit
 from mattergen_e.labels.parallel import in_parallel
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ REASONS = {
 
 LARGEST_GROWTH = 10.0
 SHORTEST_DISTANCE = 0.3
-WORKER = "mattergen_e.evaluation.relaxation:worker"
+WORKER = "mattergen_e.evaluation.energy.relaxation:worker"
 
 
 class RelaxError(ValueError):
@@ -62,7 +62,7 @@ class RelaxSettings(BaseModel):
     """How crystals are relaxed.
 
     Attributes:
-        calculator: Name, see `mattergen_e.evaluation.calculators`.
+        calculator: Name, see `mattergen_e.evaluation.energy.calculators`.
         device: cpu or cuda.
         optimizer: BFGS needs about half of FIRE's steps on generated crystals.
         fmax: Largest force in eV/Å, and as large a force on the cell, of a converged crystal.

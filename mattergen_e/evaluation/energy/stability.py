@@ -11,8 +11,8 @@ from mattergen_e.evaluation.steps import Context, Items, Results
 
 if TYPE_CHECKING:
     from mattergen_e.evaluation.candidates import Candidate
-    from mattergen_e.evaluation.energies import Energies
-    from mattergen_e.evaluation.relaxation import RelaxSettings
+    from mattergen_e.evaluation.energy.energies import Energies
+    from mattergen_e.evaluation.energy.relaxation import RelaxSettings
 
 
 def chosen(
@@ -32,8 +32,8 @@ def chosen(
 
 def relaxation(context: Context, crystals: Iterable[Candidate], settings: RelaxSettings) -> Results:
     """Relaxed structures and energies in eV/atom, or why there are none."""
-    from mattergen_e.evaluation.calculators import describe
-    from mattergen_e.evaluation.relaxation import relax_many
+    from mattergen_e.evaluation.energy.calculators import describe
+    from mattergen_e.evaluation.energy.relaxation import relax_many
 
     def compute(items: Items) -> Iterator[tuple[str, Any]]:
         for key, result in relax_many(items, settings, jobs=context.jobs, backend=context.backend):
@@ -83,7 +83,7 @@ def given_energies(
 
 def hull(context: Context, energies: Mapping[str, float | None]) -> Results:
     """Energy above the hull and formation energy by key, eV/atom, or why there is none."""
-    from mattergen_e.evaluation.hull import HullError
+    from mattergen_e.evaluation.energy.hull import HullError
 
     structures = context.structures()
     known = {key: energy for key, energy in energies.items() if energy is not None and key in structures}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation import calculators
-from mattergen_e.evaluation.elements import element_crystals, element_energies
+from mattergen_e.evaluation.energy import calculators
+from mattergen_e.evaluation.energy.elements import element_crystals, element_energies
 
 FACTORY = """
 from ase.calculators.lj import LennardJones

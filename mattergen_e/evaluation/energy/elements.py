@@ -75,8 +75,8 @@ def element_energies(calculator: Any, symbols: Iterable[str]) -> dict[str, float
     """
     from ase.collections import dcdft
 
-    from mattergen_e.evaluation.calculators import energies
-    from mattergen_e.evaluation.relaxation import RelaxError, relax
+    from mattergen_e.evaluation.energy.calculators import energies
+    from mattergen_e.evaluation.energy.relaxation import RelaxError, relax
 
     crystals = element_crystals(symbols)
     for symbol in set(crystals) - set(dcdft.names):

@@ -13,9 +13,9 @@ import pytest
 from mattergen_e.dos.grid import TOTAL_GRID, EnergyGrid
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation.candidates import read_candidates, structure_key
-from mattergen_e.evaluation.dos_judging import judge, load_predictor, plan
 from mattergen_e.evaluation.labels import Label, Labels
 from mattergen_e.evaluation.settings import EvaluationSettings
+from mattergen_e.evaluation.spectra.judging import judge, load_predictor, plan
 from mattergen_e.evaluation.steps import Context
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation.energies import read_energies
+from mattergen_e.evaluation.energy.energies import read_energies
 
 
 def test_csv_and_json_lines_give_the_same(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from mattergen_e.dos.comparison import UNITS, bootstrap, compare_with_chance, cosine
 from mattergen_e.dos.grid import TOTAL_GRID
-from mattergen_e.evaluation.dos_metrics import Pairs, chance, grouped_bootstrap, summarise, te_rate
+from mattergen_e.evaluation.spectra.metrics import Pairs, chance, grouped_bootstrap, summarise, te_rate
 
 
 def pairs(spectra: Any, curve: list[int], targets: Any) -> Pairs:

@@ -12,7 +12,7 @@ import pytest
 
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation.candidates import read_candidates
-from mattergen_e.evaluation.dos_targets import find_targets, parse_request
+from mattergen_e.evaluation.spectra.targets import find_targets, parse_request
 
 
 @pytest.fixture

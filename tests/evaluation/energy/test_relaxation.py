@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation.relaxation import REASONS, RelaxError, RelaxSettings, displacement, relax, relax_many
+from mattergen_e.evaluation.energy.relaxation import REASONS, RelaxError, RelaxSettings, displacement, relax, relax_many
 
 MISCHIEF = """
 import os, re

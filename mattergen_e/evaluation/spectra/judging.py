@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from mattergen_e.dos.predictor.model import Predictor
     from mattergen_e.evaluation.candidates import Candidates
-    from mattergen_e.evaluation.dos_metrics import Chance, Pairs, Values
-    from mattergen_e.evaluation.dos_targets import DosTargets
-    from mattergen_e.evaluation.dos_truth import Truth
     from mattergen_e.evaluation.labels import Labels
+    from mattergen_e.evaluation.spectra.metrics import Chance, Pairs, Values
+    from mattergen_e.evaluation.spectra.targets import DosTargets
+    from mattergen_e.evaluation.spectra.truth import Truth
     from mattergen_e.evaluation.steps import Context
 
 _SHOWN = 12
@@ -112,8 +112,8 @@ def plan(
     Raises:
         UserError: If what is asked for cannot be done.
     """
-    from mattergen_e.evaluation.dos_targets import find_targets
-    from mattergen_e.evaluation.dos_truth import read_truth
+    from mattergen_e.evaluation.spectra.targets import find_targets
+    from mattergen_e.evaluation.spectra.truth import read_truth
 
     wanted = next(
         (option for option in ("dos_predictor", "dos_target", "truth") if getattr(settings, option) is not None), None
@@ -174,7 +174,7 @@ def judge(context: Context, made: Plan, relaxed: Relaxed, seed: int = 0) -> Judg
 
 
 def _pairs(made: Plan, spectra: _Spectra) -> Pairs:
-    from mattergen_e.evaluation.dos_metrics import Pairs
+    from mattergen_e.evaluation.spectra.metrics import Pairs
 
     targets, index = made.targets, np.array(sorted(spectra.found), dtype=np.int64)
     curve = np.array([targets.curve[i] for i in index.tolist()], dtype=np.int64)
@@ -200,7 +200,7 @@ def _about(made: Plan, spectra: _Spectra) -> dict[str, Any]:
 
 
 def _compare(judged: Judged, made: Plan, spectra: _Spectra, seed: int) -> None:
-    from mattergen_e.evaluation import dos_metrics
+    from mattergen_e.evaluation.spectra import metrics as dos_metrics
 
     pairs = _pairs(made, spectra)
     matched, random = pairs.metrics(), dos_metrics.chance(pairs, seed)
@@ -286,7 +286,7 @@ def _unreadable(context: Context, made: Plan) -> dict[int, str]:
 
 def _against_truth(context: Context, judged: Judged, made: Plan, spectra: _Spectra, seed: int) -> dict[str, Any]:
     """Tables 1 and 2 of DOSMatGen."""
-    from mattergen_e.evaluation import dos_truth
+    from mattergen_e.evaluation.spectra import truth as dos_truth
     from mattergen_e.screening.spectra import predicted
 
     assert made.truth is not None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mattergen_e.evaluation import hull as module
-from mattergen_e.evaluation.hull import Hull, HullError
+from mattergen_e.evaluation.energy import hull as module
+from mattergen_e.evaluation.energy.hull import Hull, HullError
 
 
 @pytest.fixture

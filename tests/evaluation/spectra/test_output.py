@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from mattergen_e.evaluation.dos_output import sentences, table
+from mattergen_e.evaluation.spectra.output import sentences, table
 
 
 def test_table_and_sentences() -> None:

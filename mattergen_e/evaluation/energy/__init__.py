@@ -1,0 +1,1 @@
+"""Energies of crystals: calculators, relaxation, the hull and what it takes to be stable."""
