@@ -1,11 +1,15 @@
-"""Does a generated crystal have the spectrum that one of its sites was asked for? Four ways, the same targets.
+"""Do the sites of a generated crystal have the spectra that were asked for? The same targets in several ways.
 
     python benchmarks/site_targets.py cache/dos/test --adapter checkpoints/site_dos_small
+    python benchmarks/site_targets.py cache/dos/test --adapter checkpoints/site_dos_small --whole
 
-Targets are sites of crystals that nothing was trained on, drawn at random. For each, crystals are generated whose site
-0 shall have that spectrum: without being told (the baseline), by the condition site_dos at two strengths, and by
-clamping the site's atomic_dos in a joint model. The forward predictor says what spectrum site 0 of each crystal has;
-its own error on the sites that the targets come from is the last line. Crystals are judged as they are, unrelaxed.
+Targets are sites of crystals that nothing was trained on, drawn at random, or with --whole all sites of such crystals.
+For each, crystals are generated that shall have these spectra, at site 0 or at all sites: without being told (the
+baseline), by the condition site_dos at two strengths, by clamping atomic_dos in a joint model that never saw it given
+(re-noised on the way), and by giving it to one that did, the mirror of prediction, at two strengths. The forward
+predictor says what spectra the crystals have; its own error on the crystals that the targets come from is the last
+line. With --whole the last column is the share of crystals with the composition of the target's, of those of all ways.
+Crystals are judged as they are, unrelaxed. Standard errors are over the targets' means, which share a target's luck.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +30,14 @@ from mattergen_e.data.dataset import JointCrystalDataset
 from mattergen_e.dos.grid import ATOMIC_GRID
 from mattergen_e.dos.metrics import cosine, wasserstein
 from mattergen_e.dos.predictor.folder import load
+from mattergen_e.dos.predictor.model import Predictor
 from mattergen_e.dos.predictor.output import predict_structures
 from mattergen_e.errors import UserError
+from mattergen_e.generation.formats import Generated
 from mattergen_e.generation.store import read_crystals
 from mattergen_e.prediction.structures import NamedStructure
+
+OWN = "the targets' own crystals"
 
 
 def main() -> None:
@@ -36,40 +45,98 @@ def main() -> None:
     arguments = parse()
     torch.set_num_threads(1)
     split = Path(arguments.split).absolute()
-    spectra, counts = open_sites(split, "atomic_dos"), load_array(split / "num_atoms.npy")
-    ids = load_array(split / "structure_id.npy").tolist()
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    random = np.random.default_rng(arguments.seed)
-    rows = random.permutation(len(spectra))[: arguments.targets]  # the same first ones for any number
-    owners = np.searchsorted(starts, rows, side="right") - 1
+    targets = draw_targets(split, arguments)
     predictor = load(arguments.predictor, "cpu")
-    ways = {
-        "not told": (arguments.adapter, "site_dos", ["sampler_partial.omega=-1.0"]),
-        "site_dos, ω = 0": (arguments.adapter, "site_dos", ["sampler_partial.omega=0.0"]),
-        "site_dos, ω = 1": (arguments.adapter, "site_dos", ["sampler_partial.omega=1.0"]),
-        "atomic_dos clamped": (arguments.joint, "atomic_dos", []),
-    }
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for number, (row, owner) in enumerate(zip(rows.tolist(), owners.tolist(), strict=True)):
-        target = {"file": str(split), "structure": ids[owner], "site": int(row - starts[owner])}
-        for way, (model, key, overrides) in enumerate(ways.values()):
-            out = Path(arguments.out).absolute() / f"target_{number}_{way}"
-            generate(
-                out, model, {"num_atoms": arguments.sizes, "sites": [{"site": 0, key: target}]}, overrides, arguments
-            )
-            name = list(ways)[way]
-            found[name] += [judge(predictor, crystal, spectra[row]) for crystal in read_crystals(out)]
-        print(f"target {number}: site {target['site']} of {ids[owner]}", file=sys.stderr, flush=True)
+    found: dict[str, list[np.ndarray]] = {way.label: [] for way in ways(arguments)} | {OWN: []}
     dataset = JointCrystalDataset.from_cache_path(str(split))
-    own = []
-    for row, owner in zip(rows.tolist(), owners.tolist(), strict=True):
-        predicted = predictor.predict([dataset[owner]]).sites[row - starts[owner]]
-        own.append(distances(predicted, spectra[row]))
-    print("| crystals whose site 0 | number | cosine, mean (standard error) | Wasserstein distance, mean (eV) |")
-    print("| --- | --- | --- | --- |")
-    for name, values in {**found, "the targets' own crystals": own}.items():
-        c, w = (column[np.isfinite(column)] for column in np.array(values).T)
-        print(f"| {name} | {len(c)} | {c.mean():.3f} ({c.std(ddof=1) / np.sqrt(len(c)):.3f}) | {w.mean():.2f} |")
+    for number, target in enumerate(targets):
+        for way in ways(arguments):
+            out = Path(arguments.out).absolute() / f"target_{number}_{way.name}"
+            generate(out, way, target.constraints(split, way.key, arguments), arguments)
+            found[way.label].append(np.array([judge(predictor, crystal, target) for crystal in read_crystals(out)]))
+        own = predictor.predict([dataset[target.row]]).sites[target.sites]
+        found[OWN].append(np.array([[*distances(own, target.spectra), 1.0]]))
+        print(f"target {number}: sites {target.sites} of {target.structure}", file=sys.stderr, flush=True)
+    show(found)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Spectra that sites 0, 1, ... of a crystal shall have: those of `sites` of a row of the split."""
+
+    row: int
+    structure: str
+    sites: list[int]
+    spectra: np.ndarray
+    numbers: list[int] | None
+
+    def constraints(self, split: Path, key: str, arguments: argparse.Namespace) -> dict:
+        """What the constraints file says."""
+        sites = [
+            {"site": i, key: {"file": str(split), "structure": self.structure, "site": site}}
+            for i, site in enumerate(self.sites)
+        ]
+        return {"num_atoms": arguments.sizes if self.numbers is None else len(self.sites), "sites": sites}
+
+
+def draw_targets(split: Path, arguments: argparse.Namespace) -> list[Target]:
+    """Random ones; a larger number begins with those of a smaller one."""
+    spectra, counts = open_sites(split, "atomic_dos"), load_array(split / "num_atoms.npy")
+    ids, numbers = load_array(split / "structure_id.npy").tolist(), load_array(split / "atomic_numbers.npy")
+    ends = np.cumsum(counts)
+    random = np.random.default_rng(arguments.seed)
+    if arguments.whole:
+        chosen = [(row, range(counts[row])) for row in random.permutation(len(counts)).tolist()]
+    else:
+        rows = random.permutation(len(spectra))
+        owners = np.searchsorted(ends, rows, side="right")
+        chosen = [(o, [r - (ends[o] - counts[o])]) for r, o in zip(rows.tolist(), owners.tolist(), strict=True)]
+    targets = []
+    for row, sites in chosen[: arguments.targets]:
+        inside = slice(ends[row] - counts[row], ends[row])
+        own = spectra[inside][list(sites)]
+        composition = sorted(numbers[inside].tolist()) if arguments.whole else None
+        targets.append(Target(row, ids[row], [int(site) for site in sites], own, composition))
+    return targets
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to tell sites their spectra: a model, what its sites are told by, and the strength of its guidance."""
+
+    name: str
+    label: str
+    model: str
+    key: str
+    omega: float | None = None
+
+
+def ways(arguments: argparse.Namespace) -> list[Way]:
+    """Those that there are models for."""
+    found = [
+        Way("untold", "not told", arguments.adapter, "site_dos", -1.0),
+        Way("condition", "site_dos, ω = 0", arguments.adapter, "site_dos", 0.0),
+        Way("guided", "site_dos, ω = 1", arguments.adapter, "site_dos", 1.0),
+    ]
+    if arguments.joint:
+        found.append(Way("clamped", "atomic_dos clamped", arguments.joint, "atomic_dos"))
+    if arguments.given:
+        found.append(Way("given", "atomic_dos given, ω = 0", arguments.given, "atomic_dos", 0.0))
+        found.append(Way("given_guided", "atomic_dos given, ω = 1", arguments.given, "atomic_dos", 1.0))
+    return found
+
+
+def show(found: dict[str, list[np.ndarray]]) -> None:
+    """The table."""
+    print("| crystals | number | cosine, mean (standard error) | Wasserstein distance, mean (eV) | composition (%) |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, targets in found.items():
+        judged = [values[np.isfinite(values[:, 0])] for values in targets]
+        means = np.array([values[:, 0].mean() for values in judged if len(values)])
+        every = np.concatenate(judged)
+        error = means.std(ddof=1) / np.sqrt(len(means))
+        same = f"{100 * every[:, 2].mean():.0f}" if np.isfinite(every[:, 2]).all() else "–"
+        print(f"| {name} | {len(every)} | {means.mean():.3f} ({error:.3f}) | {every[:, 1].mean():.2f} | {same} |")
 
 
 def parse() -> argparse.Namespace:
@@ -77,7 +144,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("split", help="split of a cache with atomic_dos: unseen crystals")
     parser.add_argument("--adapter", required=True, help="model trained with the recipe site_dos")
-    parser.add_argument("--joint", default="checkpoints/dos_joint_small", help="joint model that generates atomic_dos")
+    parser.add_argument("--joint", help="joint model that generates atomic_dos, trained without giving it")
+    parser.add_argument("--given", help="one that was trained with lightning_module.shares.given above 0")
+    parser.add_argument("--whole", action="store_true", help="tell all sites of a crystal, not one")
     parser.add_argument("--predictor", default="checkpoints/dos_predictor")
     parser.add_argument("--targets", type=int, default=8)
     parser.add_argument("--crystals", type=int, default=16, help="per target and way")
@@ -87,14 +156,15 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def generate(out: Path, model: str, constraints: dict, overrides: list[str], arguments: argparse.Namespace) -> None:
+def generate(out: Path, way: Way, constraints: dict, arguments: argparse.Namespace) -> None:
     """Runs mattergen-generate with a constraints file; goes on where it was stopped."""
     out.mkdir(parents=True, exist_ok=True)
     file = out / "constraints.json"
     file.write_text(json.dumps(constraints))
-    words = [f"sampler_partial.constraints={file}", *overrides]
+    words = [f"sampler_partial.constraints={file}"]
+    words += [] if way.omega is None else [f"sampler_partial.omega={way.omega}"]
     command = [
-        str(Path(sys.executable).with_name("mattergen-generate")), str(out), f"--model_path={model}",
+        str(Path(sys.executable).with_name("mattergen-generate")), str(out), f"--model_path={way.model}",
         "--sampling_config_name=joint", f"--batch_size={arguments.crystals}", "--num_batches=1",
         f"--sampling_config_overrides={words}",
     ]  # fmt: skip
@@ -104,19 +174,24 @@ def generate(out: Path, model: str, constraints: dict, overrides: list[str], arg
         raise SystemExit(done.stderr[-2000:])
 
 
-def judge(predictor, crystal, target: np.ndarray) -> tuple[float, float]:
-    """Cosine and Wasserstein distance (eV) of the predicted spectrum of site 0 to its target; NaN without one."""
+def judge(predictor: Predictor, crystal: Generated, target: Target) -> tuple[float, float, float]:
+    """Cosine and Wasserstein distance (eV) of the predicted spectra to the target's, and whether the elements agree.
+
+    NaN where a crystal has no spectrum, and where no composition was asked for.
+    """
     plain = crystal.structure.copy(site_properties={})
+    same = float("nan") if target.numbers is None else float(sorted(plain.atomic_numbers) == target.numbers)
     try:
-        return distances(predict_structures(predictor, [NamedStructure("", plain)])[0].sites[0], target)
+        sites = predict_structures(predictor, [NamedStructure("", plain)])[0].sites[: len(target.sites)]
     except UserError:
-        return float("nan"), float("nan")
+        return float("nan"), float("nan"), same
+    return *distances(sites, target.spectra), same
 
 
-def distances(spectrum: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    """Cosine and Wasserstein distance (eV)."""
-    a, b = spectrum[None].astype(float), target[None].astype(float)
-    return float(cosine(a, b, ATOMIC_GRID)[0]), float(wasserstein(a, b, ATOMIC_GRID)[0])
+def distances(spectra: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+    """Cosine and Wasserstein distance (eV), means over sites."""
+    a, b = spectra.astype(float), targets.astype(float)
+    return float(cosine(a, b, ATOMIC_GRID).mean()), float(wasserstein(a, b, ATOMIC_GRID).mean())
 
 
 if __name__ == "__main__":

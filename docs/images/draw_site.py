@@ -1,6 +1,6 @@
 """Draws the spectrum that site 0 was asked for beside those that a predictor gives it, a panel per run.
 
-python docs/images/draw_site.py cache/dos/test docs/images/site_dos.png site_targets/target_0_2 site_targets/target_1_2
+python docs/images/draw_site.py cache/dos/test docs/images/site_dos.png site_targets/target_{0,1,2}_guided
 """
 
 from __future__ import annotations

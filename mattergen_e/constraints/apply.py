@@ -40,8 +40,11 @@ def constrain(constraints: str | Path | Constraints, model: Any) -> Held:
     if unknown:
         known = ", ".join([*descriptors, *conditions]) or "the elements of sites"
         raise UserError(f"{read.path} names '{unknown[0]}', but of sites this model can take {known}.")
+    clean = _trained_with_given(model)
     clamped = {
-        name: ClampedDescriptor(d, {site: _clamp(value, d, _where(read, site, name)) for site, value in told.items()})
+        name: ClampedDescriptor(
+            d, {site: _clamp(value, d, _where(read, site, name)) for site, value in told.items()}, clean=clean
+        )
         for name, d in descriptors.items()
         if (told := read.values.get(name))
     }
@@ -55,7 +58,6 @@ def constrain(constraints: str | Path | Constraints, model: Any) -> Held:
         clamped=clamped,
         template=_template(read, model),
         targets=targets,
-        all_given=set(clamped) == set(descriptors) and _trained_with_given(model),
     )
 
 

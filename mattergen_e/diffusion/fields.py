@@ -17,7 +17,7 @@ STRUCTURE_TIME = "structure_time"
 
 
 def time_key(name: str) -> str:
-    """Batch entry with a descriptor's own diffusion time, shape (n_crystals,); absent: the common time."""
+    """Batch entry with a descriptor's own diffusion time at each site, shape (n_sites,); absent: the common time."""
     return f"{name}_time"
 
 
@@ -35,10 +35,6 @@ class TimeFeatures(nn.Module):
         """Maps (n,) to (n, 16)."""
         angles = t[:, None] * self.frequencies
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
-
-
-def _entry(batch: Any, key: str, default: torch.Tensor) -> torch.Tensor:
-    return batch[key] if key in batch else default  # noqa: SIM401 (a batch has no `get`)
 
 
 def zero_ended_mlp(dim_in: int, hidden: int, dim_out: int, layers: int) -> nn.Sequential:
@@ -61,8 +57,9 @@ class JointFields(nn.Module):
     descriptors' prediction into the denoiser's output. The embedding starts at zero: a fresh joint model gives the
     structure outputs of the model that it is attached to, bit by bit.
 
-    Structure and descriptors may be at different diffusion times (as in UniDiffuser, Bao et al. 2023): equal times
-    generate jointly, the structure at time 0 predicts its descriptors, a descriptor at time 0 is a condition.
+    Structure and descriptors may be at different diffusion times (as in UniDiffuser, Bao et al. 2023), the descriptors
+    site by site: equal times generate jointly, the structure at time 0 predicts its descriptors, a descriptor at time 0
+    at some sites is a condition of those sites.
 
     The head predicts the velocity v, and the returned noise is sigma x + alpha v: exact at the noisy end, where a plain
     head would have to copy its input.
@@ -109,8 +106,10 @@ class JointFields(nn.Module):
         """Before the denoiser: note the noisy batch, and tell the network the structure's own time."""
         x = kwargs["x"] if "x" in kwargs else args[0]
         t = kwargs["t"] if "t" in kwargs else args[1]
-        t_structure = _entry(x, STRUCTURE_TIME, t)
-        t_fields = {name: _entry(x, time_key(name), t) for name in self.descriptors}
+        t_structure = x[STRUCTURE_TIME] if STRUCTURE_TIME in x else t  # noqa: SIM401 (a batch has no `get`)
+        t_fields = {
+            name: x[time_key(name)] if time_key(name) in x else t[x.get_batch_idx(name)] for name in self.descriptors
+        }
         self._noisy, self._times = x, (t_structure, t_fields)
         return (x, t_structure), {}
 
@@ -120,8 +119,8 @@ class JointFields(nn.Module):
         assert self._times is not None
         batch_idx = self._noisy.get_batch_idx(name)
         t_structure, t_fields = self._times
-        times = torch.cat([self.times(t_fields[name]), self.times(t_structure)], dim=-1)
-        return torch.cat([self._noisy[name], times[batch_idx]], dim=-1)
+        times = [self.times(t_fields[name]), self.times(t_structure)[batch_idx]]
+        return torch.cat([self._noisy[name], *times], dim=-1)
 
     def _embed(self, module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
         for name, embedding in self.embeddings.items():
@@ -140,9 +139,7 @@ class JointFields(nn.Module):
             site_input = self._site_input(name)
             velocity = head(torch.cat([features, site_input], dim=-1))
             noisy = self._noisy[name]
-            alpha, sigma = self.corruptions[name].mean_coeff_and_std(
-                x=noisy, t=self._times[1][name], batch_idx=self._noisy.get_batch_idx(name), batch=self._noisy
-            )
+            alpha, sigma = self.corruptions[name].mean_coeff_and_std(x=noisy, t=self._times[1][name])
             predictions[name] = -(sigma * noisy + alpha * velocity)
         self._noisy = self._times = self._features = None
         return output.replace(**predictions)

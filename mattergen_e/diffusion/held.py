@@ -74,30 +74,42 @@ class FixedTypes:
 class ClampedDescriptor:
     """Sites whose values of a descriptor are given, in diffused units.
 
-    On the way the values are noised to the time of the rest, which is the state that the network was trained on
-    (as in RePaint, Lugmayr et al. 2022, without its resampling). A crystal may instead be `given` as a whole: its
-    values are clean throughout, and the network is told so, which it must have been trained for.
+    On the way the values are noised to the time of the rest, which is the state that a joint network was trained on
+    (as in RePaint, Lugmayr et al. 2022, without its resampling). A network that was trained with given descriptors is
+    told instead that these sites are at time 0, and sees their values clean throughout.
 
     Attributes:
-        given: Which crystals of the batch are, (n_crystals,), bool.
+        clean: Whether the network is told so.
     """
 
-    def __init__(self, descriptor: Descriptor, values: Mapping[int, torch.Tensor]) -> None:
+    def __init__(self, descriptor: Descriptor, values: Mapping[int, torch.Tensor], *, clean: bool = False) -> None:
         """Takes values in diffused units, (dim,) each, by site."""
         self.descriptor = descriptor
         self.corruption = descriptor.corruption()
         self.sites = Sites(list(values))
         self.values = torch.stack(list(values.values()))
-        self.given = torch.zeros(0, dtype=torch.bool)
+        self.clean = clean
 
     def hold(self, x: torch.Tensor, t: float) -> torch.Tensor:
         """The variable (n_sites, dim) with the given values in place, as they are at time t; exact at 0."""
-        clean = self.sites.spread(self.values).to(x)
-        times = torch.full((len(clean),), t, device=x.device, dtype=x.dtype)
-        alpha, sigma = self.corruption.mean_coeff_and_std(x=clean, t=times)
-        exact = self.given.repeat_interleave(len(self.sites.index))[:, None] | (t <= 0)
-        noisy = alpha * clean + sigma * torch.randn_like(clean)
-        return x.index_put((self.sites.rows,), torch.where(exact, clean, noisy))
+        values = self.sites.spread(self.values).to(x)
+        if not self.clean and t > 0:
+            times = torch.full((len(values),), t, device=x.device, dtype=x.dtype)
+            alpha, sigma = self.corruption.mean_coeff_and_std(x=values, t=times)
+            values = alpha * values + sigma * torch.randn_like(values)
+        return x.index_put((self.sites.rows,), values)
+
+    def told(self, batch: Any, t: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The descriptor's times at the sites of a batch: the crystals' t, (n_crystals,), but 0 where it is given."""
+        name = self.descriptor.name
+        return {time_key(name): t[batch.get_batch_idx(name)].index_fill(0, self.sites.rows, CLEAN_TIME)}
+
+    def hidden(self, batch: Any) -> dict[str, torch.Tensor]:
+        """The descriptor and its times with full noise in place of what was `told`."""
+        name, rows = self.descriptor.name, self.sites.rows
+        noise = torch.randn_like(batch[name][rows])
+        times = batch[time_key(name)].index_fill(0, rows, float(self.corruption.T))
+        return {name: batch[name].index_put((rows,), noise), time_key(name): times}
 
     def after_step(self, x: torch.Tensor, *, s: float, ds: float, batch_idx: torch.Tensor) -> torch.Tensor:
         """As the descriptor's, which then acts on the other sites alone."""
@@ -233,14 +245,12 @@ class Held:
         clamped: Given descriptors by name.
         template: What to start from.
         targets: What sites are told.
-        all_given: Whether the model can be told that descriptors are clean: where all sites have all of them given.
     """
 
     types: FixedTypes | None = None
     clamped: dict[str, ClampedDescriptor] = field(default_factory=dict)
     template: Template | None = None
     targets: list[SiteTargets] = field(default_factory=list)
-    all_given: bool = False
 
     @property
     def time(self) -> float | None:
@@ -269,11 +279,6 @@ class Held:
         for part in (self.types, *self.clamped.values(), *self.targets):
             if part is not None:
                 part.sites.begin(num_atoms)
-        complete = torch.full_like(num_atoms, self.all_given, dtype=torch.bool)
-        for clamp in self.clamped.values():
-            complete &= num_atoms == len(clamp.sites.index)
-        for clamp in self.clamped.values():
-            clamp.given = complete
         for target in self.targets:
             conditions = target.tell(conditions)
         return conditions
@@ -287,10 +292,13 @@ class Held:
         return batch.replace(**{name: clamp.hold(batch[name], t) for name, clamp in self.clamped.items()})
 
     def before_score(self, batch: Any, t: torch.Tensor) -> Any:
-        """The batch as the network gets it: told that given descriptors are clean; t has shape (n_crystals,)."""
-        times = {
-            time_key(name): torch.where(clamp.given, torch.full_like(t, CLEAN_TIME), t)
-            for name, clamp in self.clamped.items()
-            if bool(clamp.given.any())
-        }
-        return batch.replace(**times) if times else batch
+        """The batch as the network gets it: told which values are given; t has shape (n_crystals,)."""
+        return self._with(batch, lambda clamp: clamp.told(batch, t))
+
+    def hide(self, batch: Any) -> Any:
+        """That batch for the unconditional half of a guidance, in which nothing given shows."""
+        return self._with(batch, lambda clamp: clamp.hidden(batch))
+
+    def _with(self, batch: Any, fields: Callable[[ClampedDescriptor], dict[str, torch.Tensor]]) -> Any:
+        changes = [fields(clamp) for clamp in self.clamped.values() if clamp.clean]
+        return batch.replace(**{key: value for change in changes for key, value in change.items()})

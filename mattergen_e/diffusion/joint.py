@@ -17,13 +17,19 @@ from mattergen.diffusion.training.field_loss import denoising_score_matching
 
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.fields import STRUCTURE_TIME, JointFields, time_key
-from mattergen_e.diffusion.site_conditions import SiteCondition, attach_site_conditions
+from mattergen_e.diffusion.site_conditions import SiteCondition, attach_site_conditions, draw_shares
 from mattergen_e.errors import UserError
 from mattergen_e.upstream import exit_on_user_error
 
-#: What a training example of each mode has clean: nothing, the structure, the descriptors.
+#: What a training example of each mode has clean: nothing, the structure, the descriptors of some sites.
 JOINT, PREDICT, GIVEN = 0, 1, 2
 MODE = "joint_mode"
+#: Batch entry that tells in which crystals what is given is hidden, shape (n_crystals,), bool.
+HIDDEN = "joint_hidden"
+
+#: Share of the crystals with given descriptors to which these are not shown, as MatterGen drops its conditions: the
+#: unconditional half of a guidance needs it.
+P_HIDDEN = 0.2
 
 #: The time that a clean field is said to be at; the smallest time of MatterGen's training.
 CLEAN_TIME = 1e-5
@@ -34,14 +40,28 @@ def known_key(name: str) -> str:
     return f"{name}_known"
 
 
+def given_key(name: str) -> str:
+    """Batch entry that tells at which sites a descriptor is given, shape (n_sites,), bool."""
+    return f"{name}_given"
+
+
 @dataclass(frozen=True)
 class Shares:
-    """Shares of the training crystals whose structure is clean (predict) or whose descriptors are (given)."""
+    """Shares of the training crystals whose structure is clean (predict) or whose descriptors are (given).
+
+    Attributes:
+        predict: Share of crystals that teach the prediction of descriptors.
+        given: Share of crystals that teach the generation for given descriptors, of all sites or of some.
+        whole: Share of the latter that have all sites given; of the others a random share of the sites is. Chosen.
+    """
 
     predict: float = 0.3
     given: float = 0.0
+    whole: float = 0.25
 
     def __post_init__(self) -> None:
+        if not 0 <= self.whole <= 1:
+            raise UserError(f"the share 'whole' is {self.whole:g}: give one from 0 to 1.")
         if min(self.predict, self.given) < 0 or self.predict + self.given > 1:
             raise UserError("the shares 'predict' and 'given' must be at least 0 and add up to at most 1.")
 
@@ -66,7 +86,7 @@ class Preparation:
         self.shares = shares
 
     def __call__(self, batch: Any) -> Any:
-        """Adds each descriptor in diffused units, which crystals know it, and the mode of each crystal."""
+        """Adds descriptors in diffused units, who knows them, where they are given, and the mode of each crystal."""
         batch = self.first(batch)
         sites, n_crystals = batch.get_batch_idx("pos"), batch.get_batch_size()
         mode = self.shares.draw(n_crystals, sites.device)
@@ -81,7 +101,19 @@ class Preparation:
             any_known |= known
         # nothing to predict and nothing given where no descriptor is known: such a crystal trains the structure
         fields[MODE] = torch.where(any_known, mode, torch.full_like(mode, JOINT))
-        return batch.replace(**fields)
+        return batch.replace(**fields, **self._given(fields, sites))
+
+    def _given(self, fields: Mapping[str, torch.Tensor], sites: torch.Tensor) -> dict[str, torch.Tensor]:
+        """At which sites each descriptor is given, and in which crystals that is hidden; empty without such a share."""
+        if self.shares.given == 0:
+            return {}
+        mode, device = fields[MODE], sites.device
+        drawn = {HIDDEN: torch.rand(len(mode), device=device) < P_HIDDEN}
+        for name in self.descriptors:
+            share = draw_shares(self.shares.whole, len(mode), device)
+            chosen = torch.rand(len(sites), device=device) < share[sites]
+            drawn[given_key(name)] = chosen & ((mode == GIVEN) & fields[known_key(name)])[sites]
+        return drawn
 
 
 class JointCorruption(MultiCorruption):
@@ -98,7 +130,8 @@ class JointCorruption(MultiCorruption):
     def sample_marginal(self, batch: Any, t: torch.Tensor) -> Any:
         """Noises a batch at times t (n_crystals,), field by field as the crystals' modes say.
 
-        A crystal without labels of a descriptor has that descriptor at full noise: it is generated without.
+        A crystal without labels of a descriptor has that descriptor at full noise: it is generated without. So do the
+        sites of which it is given but hidden.
         """
         noisy = super().sample_marginal(batch, t)
         if MODE not in batch:
@@ -109,18 +142,25 @@ class JointCorruption(MultiCorruption):
             changes[name] = _keep(batch[name], noisy[name], mode == PREDICT, batch.get_batch_idx(name))
         changes[STRUCTURE_TIME] = torch.where(mode == PREDICT, torch.full_like(t, CLEAN_TIME), t)
         for name in self.descriptor_fields:
-            sites, known = batch.get_batch_idx(name), batch[known_key(name)]
-            x = _keep(batch[name], noisy[name], mode == GIVEN, sites)
-            changes[name] = _keep(x, torch.randn_like(x), known, sites)
-            time = torch.where(mode == GIVEN, torch.full_like(t, CLEAN_TIME), t)
-            changes[time_key(name)] = torch.where(known, time, torch.full_like(t, float(self.T)))
+            sites = batch.get_batch_idx(name)
+            untold, time = ~batch[known_key(name)][sites], t[sites]
+            if given_key(name) in batch:
+                given, hidden = batch[given_key(name)], batch[HIDDEN][sites]
+                noisy = noisy.replace(**{name: _rows(given, batch[name], noisy[name])})
+                time, untold = torch.where(given, CLEAN_TIME, time), untold | (given & hidden)
+            changes[name] = _rows(untold, torch.randn_like(noisy[name]), noisy[name])
+            changes[time_key(name)] = torch.where(untold, float(self.T), time)
         return noisy.replace(**changes)
+
+
+def _rows(choose: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """`first` in the rows in `choose` (n,), else `second`."""
+    return torch.where(choose.reshape(-1, *[1] * (first.dim() - 1)), first, second)
 
 
 def _keep(clean: torch.Tensor, noisy: torch.Tensor, keep: torch.Tensor, batch_idx: torch.Tensor | None) -> torch.Tensor:
     """`clean` for the crystals in `keep` (n_crystals,), else `noisy`."""
-    rows = keep if batch_idx is None else keep[batch_idx]
-    return torch.where(rows.reshape(-1, *[1] * (clean.dim() - 1)), clean, noisy)
+    return _rows(keep if batch_idx is None else keep[batch_idx], clean, noisy)
 
 
 class FieldLossInMode:
@@ -133,15 +173,26 @@ class FieldLossInMode:
 
     def __call__(self, *, t: torch.Tensor, batch: Any, **arguments: Any) -> torch.Tensor:
         """Loss per crystal, shape (n_crystals,), whose mean is the mean over the crystals that count."""
-        loss = self.loss(t=t, batch=batch, **arguments)
         if self.descriptor is None:
             counts = batch[MODE] != PREDICT
+            loss = self.loss(t=t, batch=batch, **arguments)
         else:
-            counts = (batch[MODE] != GIVEN) & batch[known_key(self.name)]
+            counts, arguments["node_is_unmasked"] = self._counting(batch)
+            loss = self.loss(t=t, batch=batch, **arguments)
             if self.descriptor.weighting == "velocity":
                 alpha = arguments["corruption"].mean_coeff_and_std(x=t, t=t)[0]
                 loss = loss / alpha**2
         return torch.where(counts, loss, torch.zeros_like(loss)) * (len(counts) / counts.sum().clamp(min=1))
+
+    def _counting(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Crystals (n_crystals,) with free sites of a known descriptor, and these sites (n_sites,); None: all."""
+        known = batch[known_key(self.name)]
+        if given_key(self.name) not in batch:
+            return known, None
+        given, sites = batch[given_key(self.name)], batch.get_batch_idx(self.name)
+        whole = per_crystal_all(given, sites, len(known))
+        # a crystal that does not count keeps its sites: a mean over none would not be a number
+        return known & ~whole, (~given | whole[sites]).to(batch[self.name].dtype)
 
 
 def joint_loss(base: Any, descriptors: Mapping[str, Descriptor]) -> SummedFieldLoss:
@@ -212,7 +263,7 @@ class JointDiffusionLightningModule(DiffusionLightningModule):
             diffusion_module: Any MatterGen diffusion module.
             descriptors: By field name; the names in the descriptors are set to the keys. Without any, the structure
                 alone is generated, as by MatterGen.
-            shares: Shares of training crystals with a clean structure (`predict`) or clean descriptors (`given`).
+            shares: Fields of `Shares`.
             site_conditions: What sites can be told, by name.
             **lightning: `optimizer_partial` and `scheduler_partials`, as in MatterGen.
 

@@ -10,7 +10,7 @@ import torch
 from mattergen.diffusion.lightning_module import DiffusionLightningModule
 
 from mattergen_e.descriptors.base import Descriptor
-from mattergen_e.diffusion.fields import STRUCTURE_TIME, time_key
+from mattergen_e.diffusion.fields import STRUCTURE_TIME
 from mattergen_e.diffusion.joint import CLEAN_TIME
 from mattergen_e.diffusion.predictors import DescriptorPredictor
 from mattergen_e.errors import UserError
@@ -83,7 +83,7 @@ def denoise_descriptors(module: Any, structures: Any, descriptors: Mapping[str, 
     mean = x
     for i in range(steps):
         t = torch.full((n_crystals,), end * (1 - i / steps), device=device)
-        score = module.score_fn(x.replace(**{time_key(n): t for n in predictors}), t)
+        score = module.score_fn(x, t)
         new = {
             n: p.update_given_score(x=x[n], t=t, dt=dt, batch_idx=sites, score=score[n], batch=x)
             for n, p in predictors.items()

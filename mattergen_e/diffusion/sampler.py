@@ -72,6 +72,9 @@ class JointSampler(GuidedPredictorCorrector):
             make = partial(DescriptorPredictor, descriptor=descriptor, after_step=after_step)
             partials[name] = _without_score_fn(make)
         super().__init__(predictor_partials=partials, **arguments)
+        if self._guidance_scale != 0:  # without guidance what is given is given all the same
+            remove = self._remove_conditioning_fn
+            self._remove_conditioning_fn = lambda x: remove(self.held.hide(x))
         self.descriptors = dict(descriptors)
         self.output = output
         self.draw = draw

@@ -30,6 +30,12 @@ def told_key(name: str) -> str:
     return f"{name}_told"
 
 
+def draw_shares(whole: float, n_crystals: int, device: torch.device) -> torch.Tensor:
+    """A share of the sites for each crystal, (n_crystals,): 1 for `whole` of them, else anything from 0 to 1."""
+    share = torch.rand(n_crystals, device=device)
+    return torch.where(torch.rand(n_crystals, device=device) < whole, torch.ones_like(share), share)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SiteCondition:
     """Something that chosen sites can be told.
@@ -83,8 +89,7 @@ class SiteCondition:
             (n_sites,), bool.
         """
         device = known.device
-        share = torch.rand(n_crystals, device=device)
-        share = torch.where(torch.rand(n_crystals, device=device) < self.whole, torch.ones_like(share), share)
+        share = draw_shares(self.whole, n_crystals, device)
         u = torch.where(known, torch.rand(len(known), device=device), torch.full((len(known),), 2.0, device=device))
         least = torch.full((n_crystals,), 2.0, device=device).scatter_reduce(0, batch_idx, u, "amin")
         return known & ((u < share[batch_idx]) | (u == least[batch_idx]))

@@ -111,16 +111,12 @@ def test_clamped_spectrum(make_joint, make_sampler, make_dos, write, spectrum):
     assert np.allclose(found.numpy(), latents, atol=1e-6)
 
 
-@pytest.mark.parametrize(("given", "complete", "told"), [(0.0, True, False), (0.3, True, True), (0.3, False, False)])
-def test_mirror_of_prediction(make_joint, make_dos, write, spectrum, given, complete, told):
-    """Every site given, and a model that has learned to generate for clean descriptors: then it is told so."""
-    source = {"file": "ni.npz"}
-    sites = [{"site": 0, "atomic_dos": source}, {"site": 1, "atomic_dos": source}][: 2 if complete else 1]
+@pytest.mark.parametrize("given", [0.0, 0.3])
+def test_mirror_of_prediction(make_joint, make_dos, write, spectrum, given):
+    """A model that has learned to generate for clean descriptors is told that they are."""
     model = make_joint({"atomic_dos": make_dos()}, shares={"predict": 0.3, "given": given})
-    path = write(num_atoms=2, sites=sites)
-    held = constrain(path, model)
-    held.begin(ConstrainedConditionLoader(3, 3, constraints=path).make(np.array([2, 2, 2])))
-    assert held.clamped["atomic_dos"].given.tolist() == [told] * 3
+    held = constrain(write(num_atoms=2, sites=[{"site": 1, "atomic_dos": {"file": "ni.npz"}}]), model)
+    assert held.clamped["atomic_dos"].clean is (given > 0)
 
 
 def test_target_of_a_site(make_module, write, spectrum):

@@ -254,15 +254,16 @@ def test_own_times_of_structure_and_descriptor(make_joint, solids, to_batch):
     batch = to_batch(list(solids.values()))
     n = len(solids)
     common, early = torch.full((n,), 0.6), torch.full((n,), 0.1)
+    sites = batch.get_batch_idx("pos")
     seen = []
     handle = module.model.noise_level_encoding.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():
         plain = module.model(batch, common)["bader_charge"]
-        explicit = module.model(batch.replace(**{STRUCTURE_TIME: common, time_key("bader_charge"): common}), early)[
-            "bader_charge"
-        ]
+        explicit = module.model(
+            batch.replace(**{STRUCTURE_TIME: common, time_key("bader_charge"): common[sites]}), early
+        )["bader_charge"]
         clean = module.model(batch.replace(**{STRUCTURE_TIME: early}), common)["bader_charge"]
-        own = module.model(batch.replace(**{time_key("bader_charge"): early}), common)["bader_charge"]
+        own = module.model(batch.replace(**{time_key("bader_charge"): early[sites]}), common)["bader_charge"]
     handle.remove()
     assert torch.equal(plain, explicit)
     assert not torch.allclose(plain, clean) and not torch.allclose(plain, own)

@@ -35,9 +35,9 @@ def totals(batch, name="bader_charge"):
     return np.bincount(batch.get_batch_idx("pos").numpy(), weights=batch[name][:, 0].double().numpy())
 
 
-def clamp(values, scale=1.0):
+def clamp(values, scale=1.0, clean=False):
     descriptor = BaderCharge(scale=scale)
-    return ClampedDescriptor(descriptor, {site: torch.tensor([v]) / scale for site, v in values.items()})
+    return ClampedDescriptor(descriptor, {site: torch.tensor([v]) / scale for site, v in values.items()}, clean=clean)
 
 
 def states(sampler):
@@ -152,7 +152,7 @@ def test_other_descriptors_are_constrained_site_by_site(make_dos):
 def test_one_of_two_descriptors(make_joint, make_sampler, conditions):
     descriptors = {"bader_charge": BaderCharge(), "dos": Descriptor(name="dos", dim=3)}
     latents = torch.tensor([0.1, -0.2, 0.3])
-    held = Held(clamped={"dos": ClampedDescriptor(descriptors["dos"], {1: latents})}, all_given=True)
+    held = Held(clamped={"dos": ClampedDescriptor(descriptors["dos"], {1: latents}, clean=True)})
     _, mean = sample(make_sampler(make_joint(descriptors), constraints=held), conditions())
     assert torch.equal(mean["dos"][FIRST + 1], latents.expand(4, 3))
     assert not torch.equal(mean["dos"][FIRST], latents.expand(4, 3))
@@ -160,21 +160,60 @@ def test_one_of_two_descriptors(make_joint, make_sampler, conditions):
 
 
 @pytest.mark.parametrize("trained", [False, True])
-def test_all_sites_given(make_joint, make_sampler, conditions, trained):
-    """A model that has learned it is told that the values are clean; another one sees them noised."""
-    held = Held(clamped={"bader_charge": clamp({0: 0.8, 1: -0.8})}, all_given=trained)
+def test_given_sites(make_joint, make_sampler, conditions, trained):
+    """A model that has learned it is told that the values of a site are clean; another one sees them noised."""
+    held = Held(clamped={"bader_charge": clamp({1: -0.8}, clean=trained)})
     sampler = make_sampler(make_joint(), constraints=held)
     seen = states(sampler)
     _, mean = sample(sampler, conditions([2, 3]))
-    assert mean["bader_charge"][:4, 0].tolist() == pytest.approx([0.8, -0.8, 0.8, -0.8])
-    assert float(mean["bader_charge"][4]) == pytest.approx(0.0, abs=1e-6)
+    assert mean["bader_charge"][:, 0].tolist()[1::2] == pytest.approx([-0.8, -0.8])
+    assert np.abs(totals(mean)).max() < 1e-5
     for x, t in seen:
-        clean = x["bader_charge"][:2, 0].tolist() == pytest.approx([0.8, -0.8])
+        clean = x["bader_charge"][[1, 3], 0].tolist() == pytest.approx([-0.8] * 2)
         assert clean is trained
         if trained:
-            assert x[time_key("bader_charge")].tolist() == pytest.approx([CLEAN_TIME, t])
+            assert x[time_key("bader_charge")].tolist() == pytest.approx([t, CLEAN_TIME, t, CLEAN_TIME, t])
         else:
             assert time_key("bader_charge") not in x
+
+
+def test_what_is_given_is_hidden_from_the_unconditional_half_of_a_guidance(make_joint, make_sampler, conditions):
+    model = make_joint()
+    for factor, halves in ((0.0, 1), (1.0, 1), (2.0, 2)):
+        held = Held(clamped={"bader_charge": clamp({1: -0.8}, clean=True)})
+        sampler = make_sampler(model, constraints=held, guidance_scale=factor)
+        model.diffusion_module.__dict__.pop("score_fn", None)  # the last sampler's watch
+        seen = states(sampler)
+        sample(sampler, conditions([3]))
+        assert len(seen) == 2 * sampler.N * halves
+        shown = [float(x["bader_charge"][1]) == pytest.approx(-0.8) for x, _ in seen]
+        assert shown == [True, False][:halves] * (2 * sampler.N)
+        for (x, t), told in zip(seen, shown, strict=True):
+            times = [t, CLEAN_TIME if told else 1.0, t]
+            assert x[time_key("bader_charge")].tolist() == pytest.approx(times)
+
+
+def test_guidance_of_what_is_given_is_that_mixture_of_scores(make_joint, make_sampler, conditions):
+    """(1 + omega) s(x | given) - omega s(x), with one noise for what is hidden."""
+    model = make_joint()
+    held = Held(clamped={"bader_charge": clamp({0: 0.7}, clean=True)})
+    sampler = make_sampler(model, constraints=held, omega=1.5)
+    batch = sampler.with_fields(held.begin(conditions([4, 4])))
+    torch.manual_seed(3)
+    batch = batch.replace(
+        pos=torch.rand(8, 3), cell=4 * torch.eye(3).repeat(2, 1, 1), atomic_numbers=torch.full((8,), 8)
+    )
+    t = torch.full((2,), 0.5)
+    sampler.guard.begin(batch["num_atoms"])
+    with torch.no_grad():
+        torch.manual_seed(4)
+        mixed = sampler._score_fn(batch, t)
+        told = held.before_score(batch, t)
+        torch.manual_seed(4)
+        given, free = (model.diffusion_module.score_fn(x, t) for x in (told, held.hide(told)))
+    assert not torch.allclose(given["pos"], free["pos"], rtol=1e-3)
+    for name in ("pos", "cell", "bader_charge"):
+        assert torch.allclose(mixed[name], 2.5 * given[name] - 1.5 * free[name], rtol=1e-4, atol=1e-4)
 
 
 # -- templates --------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from mattergen_e.diffusion.joint import (
     JointDiffusionLightningModule,
     Shares,
     attach,
+    given_key,
     known_key,
     per_crystal_all,
 )
@@ -68,6 +69,15 @@ def in_mode(monkeypatch, *modes):
     monkeypatch.setattr(Shares, "draw", lambda self, n, device: torch.tensor(modes[:n], device=device))
 
 
+def always_shown(monkeypatch):
+    """Hides nothing that is given."""
+    monkeypatch.setattr("mattergen_e.diffusion.joint.P_HIDDEN", 0.0)
+
+
+#: All sites of a crystal in the mode `given` have their descriptors given.
+WHOLE = {"predict": 0.3, "given": 0.3, "whole": 1.0}
+
+
 # -- shares -----------------------------------------------------------------------------------------------------------
 
 
@@ -75,6 +85,12 @@ def in_mode(monkeypatch, *modes):
 def test_impossible_shares(shares):
     with pytest.raises(UserError, match="shares 'predict' and 'given' must be at least 0 and add up to at most 1"):
         Shares(**shares)
+
+
+@pytest.mark.parametrize("whole", [-0.01, 1.01])
+def test_impossible_share_of_whole_crystals(whole):
+    with pytest.raises(UserError, match="the share 'whole' is .*: give one from 0 to 1"):
+        Shares(whole=whole)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +118,9 @@ def test_modes(monkeypatch, make_joint, solids, to_batch, watched):
     """Crystals in all three modes side by side."""
     modes = [JOINT, PREDICT, GIVEN] * 3
     in_mode(monkeypatch, *modes)
+    always_shown(monkeypatch)
     batch = to_batch(list(solids.values()))
-    _, _, noisy, t, told, _ = watched(make_joint().diffusion_module, batch)
+    _, _, noisy, t, told, _ = watched(make_joint(shares=WHOLE).diffusion_module, batch)
     mode = torch.tensor(modes[: len(solids)])
     sites = batch.get_batch_idx("pos")
     kept = {
@@ -122,7 +139,7 @@ def test_modes(monkeypatch, make_joint, solids, to_batch, watched):
     clean = torch.tensor(CLEAN_TIME)
     assert torch.equal(told, torch.where(mode == PREDICT, clean, t))
     assert torch.equal(noisy[STRUCTURE_TIME], told)
-    assert torch.equal(noisy[time_key("bader_charge")], torch.where(mode == GIVEN, clean, t))
+    assert torch.equal(noisy[time_key("bader_charge")], torch.where(mode == GIVEN, clean, t)[sites])
     assert t.min() > CLEAN_TIME and t.unique().numel() == len(t)
 
 
@@ -135,9 +152,58 @@ def test_predict_mode_trains_the_descriptor_alone(monkeypatch, make_joint, solid
 
 def test_given_mode_trains_the_structure_alone(monkeypatch, make_joint, solids, to_batch, watched):
     in_mode(monkeypatch, *[GIVEN] * 8)
-    _, metrics, *_ = watched(make_joint().diffusion_module, to_batch(list(solids.values())))
+    _, metrics, *_ = watched(make_joint(shares=WHOLE).diffusion_module, to_batch(list(solids.values())))
     assert metrics["bader_charge"] == 0
     assert all(metrics[name] > 0 for name in STRUCTURE)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_sites_are_given_one_by_one(monkeypatch, make_joint, solids, to_batch, watched, hidden):
+    """Given sites are clean at time 0 or, hidden, noise at time 1; the others are noised like the structure."""
+    in_mode(monkeypatch, *[GIVEN] * 8)
+    monkeypatch.setattr("mattergen_e.diffusion.joint.P_HIDDEN", 1.0 if hidden else 0.0)
+    module = make_joint(shares={"predict": 0.0, "given": 1.0, "whole": 0.0}).diffusion_module
+    batch = to_batch(list(solids.values()))
+    sites = batch.get_batch_idx("pos")
+    shares = []
+    for seed in range(20):
+        _, _, noisy, t, _, _ = watched(module, batch, seed)
+        given = noisy[given_key("bader_charge")]
+        same = (noisy["bader_charge"] == batch["bader_charge"]).all(dim=1)
+        assert torch.equal(same, torch.zeros_like(given) if hidden else given)
+        expected = torch.where(given, torch.tensor(1.0 if hidden else CLEAN_TIME), t[sites])
+        assert torch.equal(noisy[time_key("bader_charge")], expected)
+        assert torch.equal(noisy[STRUCTURE_TIME], t)
+        shares.append(float(given.float().mean()))
+    assert 0.4 < np.mean(shares) < 0.6  # a share between 0 and 1 is drawn for each crystal
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_free_sites_of_a_crystal_teach_the_descriptor(monkeypatch, make_joint, solids, to_batch, watched, reduce):
+    """The loss, of the noise itself, by hand: squares over the sites that are not given, averaged over crystals."""
+    in_mode(monkeypatch, *[GIVEN] * 8)
+    always_shown(monkeypatch)
+    shares = {"predict": 0.0, "given": 1.0, "whole": 0.5}
+    charge = BaderCharge(weighting="noise", scale=1.0)
+    module = make_joint({"bader_charge": charge}, shares=shares).diffusion_module
+    module.loss_fn.loss_fns["bader_charge"].loss.keywords["reduce"] = reduce
+    batch = to_batch(list(solids.values()))
+    loss, metrics, noisy, t, _, out = watched(module, batch)
+    sites, free = batch.get_batch_idx("pos"), ~noisy[given_key("bader_charge")]
+    assert 0 < int(free.sum()) < len(free)
+    alpha, sigma = (torch.from_numpy(c)[sites, None] for c in signal_and_noise(t.numpy()))
+    noise = (noisy["bader_charge"] - alpha * batch["bader_charge"]) / sigma
+    squares = (out["bader_charge"] + noise).square()[:, 0] * free
+    sums, counts = (torch.zeros(8, dtype=torch.double).index_add_(0, sites, x.double()) for x in (squares, free))
+    per_crystal = sums[counts > 0] / (counts[counts > 0] if reduce == "mean" else 1.0)
+    assert float(metrics["bader_charge"]) == pytest.approx(float(per_crystal.mean()), rel=1e-3)
+    loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
+
+
+def test_nothing_is_drawn_where_no_share_is_given(make_joint, solids, to_batch, watched):
+    noisy = watched(make_joint().diffusion_module, to_batch(list(solids.values())))[2]
+    assert given_key("bader_charge") not in noisy
 
 
 def test_losses_are_averages_over_the_crystals_that_count(monkeypatch, make_joint, solids, to_batch, watched):
@@ -180,10 +246,10 @@ def test_crystals_without_labels_are_generated_without(monkeypatch, make_joint, 
     batch = unlabelled(solids, to_batch, "CsCl", "MgO", "ZnS")
     module = make_joint().train().diffusion_module
     loss, metrics, noisy, t, told, _ = watched(module, batch)
-    known = torch.tensor([True, False, False, False, True, True, True, True])
+    known, sites = torch.tensor([True, False, False, False, True, True, True, True]), batch.get_batch_idx("pos")
     assert torch.equal(noisy[known_key("bader_charge")], known)
     assert noisy[MODE].tolist() == [JOINT, JOINT, JOINT, JOINT, JOINT, PREDICT, GIVEN, JOINT]
-    assert torch.equal(noisy[time_key("bader_charge")][~known], torch.ones(3))
+    assert torch.equal(noisy[time_key("bader_charge")], torch.where(known, t, 1.0)[sites])
     assert torch.equal(told[~known], t[~known])
     assert loss.isfinite() and all(value.isfinite() for value in metrics.values())
     loss.backward()
