@@ -10,7 +10,7 @@ configuration, which each of its commands does before it builds or loads anythin
 | `_allow_harmless_classes` | torch loads with `weights_only=True`; older checkpoints hold configuration containers |
 | `_say_hub_errors_in_one_sentence` | without a network, a published checkpoint ends in a page of traceback |
 | `watch_for_early_errors` | the same for `mattergen-generate --pretrained-name`, which asks the hub before all else |
-| `_check_conditions` | what the model cannot be conditioned on was refused after loading it, by an assertion |
+| `_check_conditions` | what the model cannot take was refused after loading it, or by an assertion |
 | `_check_conditions` | compositions that Python callers give to the joint sampling ended in a `TypeError` |
 | `_check_steps` | a model trained with another number of steps than the sampling settings ended in a bare assertion |
 | `_replace_draw_samples` | upstream writes structures only, at the very end, through fixed temporary names |
@@ -38,6 +38,12 @@ COMPOSITIONS = (
     "target_compositions needs a model trained for crystal structure prediction, without diffusion of atom types, and "
     "MatterGen's --sampling_config_name=csp."
 )
+
+#: What the user typed that leads to a configuration, by the function of MatterGen that composes it.
+OPTIONS = {
+    ("mattergen.common.utils.data_classes", "config"): "--model_path or --config_overrides",
+    ("mattergen.generator", "_load_sampling_config"): "--sampling_config_name or --sampling_config_overrides",
+}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -169,8 +175,8 @@ def _allow_harmless_classes() -> None:
     )
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content on the CPU, loaded with `weights_only=True`.
+def load_checkpoint(path: str | Path, mapped: bool = False) -> dict[str, Any]:
+    """A checkpoint's content on the CPU, loaded with `weights_only=True`; `mapped` leaves weights on the disk.
 
     Raises:
         UserError: If the file is missing, damaged, or holds more than weights and plain data.
@@ -181,7 +187,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     _allow_harmless_classes()
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give the folder that holds config.yaml and checkpoints/.") from None
     except pickle.UnpicklingError as error:
@@ -231,7 +237,7 @@ def _hub_sentence(error: BaseException, name: str = "") -> str:
 
 
 def watch_for_early_errors() -> None:
-    """Makes `mattergen-generate` end with one sentence when it cannot reach the hub, or cannot take the compositions.
+    """Makes `mattergen-generate` end with one sentence when it cannot reach the hub or take what was typed.
 
     It asks the hub, and compares the model with --target_compositions, before the search path plugin can act. PyTorch
     calls the entry points of the group `torch.backends` when it is imported, and MatterGen's commands import it first
@@ -243,10 +249,13 @@ def watch_for_early_errors() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         functions = {(f.f_globals.get("__name__"), f.f_code.co_name) for f, _ in traceback.walk_tb(trace)}
+        typed = next((words for place, words in OPTIONS.items() if place in functions), None)
         if _is_hub_error(error) and any(name == "from_hf_hub" for _, name in functions):
             sentence = _hub_sentence(error)
         elif "crystal structure prediction" in str(error) and ("mattergen.generator", "__post_init__") in functions:
             sentence = COMPOSITIONS
+        elif typed and type(error).__module__.startswith(("hydra", "omegaconf")):
+            sentence = f"{typed}: {' '.join(str(error).splitlines()[:2])}"
         else:
             before(kind, error, trace)
             return
@@ -263,6 +272,8 @@ def _check_steps() -> None:
     """Sampling settings ask for a number of steps; the diffusion of atom types is tied to that of the training."""
     import mattergen.diffusion.sampling.pc_sampler as pc_sampler
 
+    from mattergen_e.generation.settings import require_trained_steps
+
     sampler: Any = pc_sampler.PredictorCorrector
     original = sampler.__init__
     if getattr(original, "_mattergen_e", False):
@@ -274,11 +285,7 @@ def _check_steps() -> None:
         module, steps = kwargs.get("diffusion_module"), kwargs.get("N")
         discrete = getattr(getattr(module, "corruption", None), "discrete_corruptions", {})
         trained = {corruption.N for corruption in discrete.values()}
-        if steps is not None and trained and trained != {steps}:
-            raise UserError(
-                f"this model was trained with {min(trained)} steps, but the sampling settings take {steps}: add "
-                "--sampling_config_name=joint to the command, which takes as many as the model."
-            )
+        require_trained_steps(steps, trained)
         original(self, *args, **kwargs)
 
     checked._mattergen_e = True  # type: ignore[attr-defined]
@@ -290,6 +297,8 @@ def _replace_draw_samples() -> None:
     generator: Any = sys.modules.get("mattergen.generator")
     if generator is None or getattr(generator.draw_samples_from_sampler, "_mattergen_e", False):
         return
+    from mattergen_e.generation.settings import require_joint_settings
+
     original = generator.draw_samples_from_sampler
 
     @functools.wraps(original)
@@ -299,11 +308,7 @@ def _replace_draw_samples() -> None:
         if own is not None:
             return own(sampler, *args, **kwargs)
         fields = getattr(sampler.diffusion_module, "joint_fields", None)
-        if fields is not None:
-            raise UserError(
-                f"this model generates {', '.join(fields.descriptors)} together with the structure: add "
-                "--sampling_config_name=joint to the command."
-            )
+        require_joint_settings(() if fields is None else fields.descriptors)
         return original(sampler, *args, **kwargs)
 
     draw_samples_from_sampler._mattergen_e = True  # type: ignore[attr-defined]
@@ -311,7 +316,7 @@ def _replace_draw_samples() -> None:
 
 
 def _check_conditions() -> None:
-    """Refuses conditions and compositions that the model cannot take, as soon as its configuration is known.
+    """Refuses what the model cannot take, as soon as its configuration is known and the files of a request are read.
 
     `CrystalGenerator.generate(target_compositions_dict=...)` is not checked by MatterGen, unlike the constructor.
     """
@@ -331,7 +336,10 @@ def _check_conditions() -> None:
             check_known(list(conditions), _conditions_of(self.cfg))
         elif set(conditions) & ARRAY_CONDITIONS:
             raise UserError("a condition that is a spectrum needs --sampling_config_name=joint: add it to the command.")
-        return original(self, sampling_config, target_compositions_dict)
+        from mattergen_e.generation.early import checked  # after the checks above, which need none of it
+
+        read = functools.partial(original, self, sampling_config, target_compositions_dict)
+        return checked(self, sampling_config.sampler_partial, own, read)
 
     get_condition_loader._mattergen_e = True  # type: ignore[attr-defined]
     generator.CrystalGenerator.get_condition_loader = get_condition_loader

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -258,9 +259,9 @@ def generate(gemnet: Any) -> Callable[..., Any]:
 
     model = Path(__file__).resolve().parents[1] / "checkpoints" / "bader_joint_small"
 
-    def make(**settings: Any) -> Any:
-        info = MatterGenCheckpointInfo(str(model))
-        return CrystalGenerator(info, batch_size=1, num_batches=1, sampling_config_name="joint", **settings)
+    def make(info: str = str(model), **settings: Any) -> Any:
+        words = {"batch_size": 1, "num_batches": 1, "sampling_config_name": "joint"} | settings
+        return CrystalGenerator(MatterGenCheckpointInfo(info), **words)
 
     return make
 
@@ -283,6 +284,37 @@ def test_compositions_of_the_command_are_one_sentence(
         sys.excepthook(AssertionError, caught.value, caught.tb)
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"mattergen-e: {upstream.COMPOSITIONS}\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"sampling_config_name": "joints"}, "--sampling_config_name or .*: Cannot find primary config 'joints'"),
+        (
+            {"sampling_config_overrides": ["sampler_partial.omgea=1"]},
+            "overrides: Could not override 'sampler_partial.omg",
+        ),
+        ({"info": "/nowhere"}, "--model_path or --config_overrides: .* not found. Check that .* '/nowhere' exists"),
+    ],
+)
+def test_settings_that_are_none_are_one_sentence(
+    generate: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    settings: dict[str, Any],
+    sentence: str,
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/mattergen-generate"])
+    upstream.watch_for_early_errors()
+    with pytest.raises(Exception, match="onfig|override") as caught:
+        generate(**settings).generate(output_dir=str(tmp_path))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        sys.excepthook(caught.type, caught.value, caught.tb)
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and re.search(sentence, told) and told.count("\n") == 1
 
 
 @pytest.mark.slow

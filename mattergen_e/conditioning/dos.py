@@ -97,10 +97,19 @@ class DosEmbedding(torch.nn.Module):
         Raises:
             UserError: If one does not.
         """
-        given = (torch.from_numpy(targets.values) >= 0) & self.told.cpu()
-        for name, some in zip(targets.names, given.any(dim=1).tolist(), strict=True):
-            if not some:
-                raise UserError(
-                    f"'{targets.name}' of curve '{name}' is given nowhere between {self.reliable[0]:g} and "
-                    f"{self.reliable[1]:g} eV, where this model has learned spectra: choose another window."
-                )
+        check_reliable(targets, self.reliable)
+
+
+def check_reliable(targets: Targets, reliable: Sequence[float]) -> None:
+    """Checks that every target tells something between the energies (eV) where a model has learned spectra.
+
+    Raises:
+        UserError: If one does not.
+    """
+    given = (targets.values >= 0) & inside(targets.grid, reliable[0], reliable[1])
+    for name, some in zip(targets.names, given.any(axis=1).tolist(), strict=True):
+        if not some:
+            raise UserError(
+                f"'{targets.name}' of curve '{name}' is given nowhere between {reliable[0]:g} and {reliable[1]:g} eV, "
+                "where this model has learned spectra: choose another window."
+            )

@@ -5,27 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from mattergen_e.conditioning.curves import Curve, on_grid
+from mattergen_e.constraints import values
 from mattergen_e.constraints.reading import Constraints, read_constraints
 from mattergen_e.descriptors.atomic_dos import AtomicDos
 from mattergen_e.descriptors.base import Descriptor
+from mattergen_e.diffusion.classifier_target import Wanted
 from mattergen_e.diffusion.held import ClampedDescriptor, FixedTypes, Held, SiteTargets, Template
 from mattergen_e.diffusion.joint import Preparation
 from mattergen_e.diffusion.site_conditions import SiteCondition
-from mattergen_e.dos.grid import EnergyGrid
-from mattergen_e.errors import UserError
 
 
-def constrain(constraints: str | Path | Constraints, model: Any) -> Held:
+def constrain(constraints: str | Path | Constraints, model: Any, wanted: Wanted | None = None) -> Held:
     """What is held in a run with a model.
 
     Args:
         constraints: The file, or what was read of it.
         model: A loaded model.
+        wanted: What a classifier is asked for, which takes spectra of sites where the model does not.
 
     Returns:
         The constraints in the model's terms.
@@ -35,21 +33,20 @@ def constrain(constraints: str | Path | Constraints, model: Any) -> Held:
     """
     read = constraints if isinstance(constraints, Constraints) else read_constraints(constraints)
     descriptors: dict[str, Descriptor] = getattr(model, "descriptors", {})
-    conditions: dict[str, SiteCondition] = getattr(model, "site_conditions", {})
-    unknown = sorted(set(read.values) - {*descriptors, *conditions})
-    if unknown:
-        known = ", ".join([*descriptors, *conditions]) or "the elements of sites"
-        raise UserError(f"{read.path} names '{unknown[0]}', but of sites this model can take {known}.")
+    conditions: dict[str, SiteCondition] = dict(getattr(model, "site_conditions", {}))
+    if wanted is not None:
+        conditions |= wanted.sites({*descriptors, *conditions})
+    values.check_names(read, [*descriptors, *conditions])
     clean = _trained_with_given(model)
     clamped = {
         name: ClampedDescriptor(
-            d, {site: _clamp(value, d, _where(read, site, name)) for site, value in told.items()}, clean=clean
+            d, {site: _clamp(value, d, values.place(read, site, name)) for site, value in told.items()}, clean=clean
         )
         for name, d in descriptors.items()
         if (told := read.values.get(name))
     }
     targets = [
-        SiteTargets(name, {site: _target(value, c, _where(read, site, name)) for site, value in told.items()})
+        SiteTargets(c.name, {site: _target(value, c, values.place(read, site, name)) for site, value in told.items()})
         for name, c in conditions.items()
         if (told := read.values.get(name))
     ]
@@ -61,62 +58,26 @@ def constrain(constraints: str | Path | Constraints, model: Any) -> Held:
     )
 
 
-def _where(constraints: Constraints, site: int, name: str) -> str:
-    return f"{constraints.path}, site {site}, '{name}'"
-
-
 def _trained_with_given(model: Any) -> bool:
     """Whether a share of the training crystals had clean descriptors."""
     preparation = model.diffusion_module.pre_corruption_fn
     return isinstance(preparation, Preparation) and preparation.shares.given > 0
 
 
-def _clamp(value: list[float] | Curve, descriptor: Descriptor, where: str) -> torch.Tensor:
+def _clamp(value: values.Value, descriptor: Descriptor, where: str) -> torch.Tensor:
     """A value of one site in diffused units, (dim,)."""
     if isinstance(descriptor, AtomicDos):
         autoencoder = descriptor.of_model()
-        spectrum = _spectrum(value, autoencoder.grid, where)
+        spectrum = values.spectrum(value, autoencoder.grid, where)
         physical = torch.from_numpy(autoencoder.encode(spectrum[None], autoencoder.grid))
-    elif isinstance(value, Curve):
-        raise UserError(f"{where} is a spectrum: give {_numbers(descriptor)}.")
     else:
-        if len(value) != descriptor.dim:
-            raise UserError(f"{where} has {len(value)} numbers: give {_numbers(descriptor)}.")
-        physical = torch.tensor([value], dtype=torch.float32)
+        physical = torch.tensor([values.numbers(value, descriptor, where)], dtype=torch.float32)
     return descriptor.encode(physical)[0]
 
 
-def _numbers(descriptor: Descriptor) -> str:
-    count = "one number" if descriptor.dim == 1 else f"{descriptor.dim} numbers"
-    return f"{count} in {descriptor.unit}" if descriptor.unit else count
-
-
-def _target(value: list[float] | Curve, condition: SiteCondition, where: str) -> torch.Tensor:
+def _target(value: values.Value, condition: SiteCondition, where: str) -> torch.Tensor:
     """A value of one site as the condition is told it, (dim,)."""
-    grid = getattr(condition, "grid", None)
-    if isinstance(grid, EnergyGrid):
-        return torch.from_numpy(_spectrum(value, grid, where))
-    if isinstance(value, Curve) or len(value) != condition.dim:
-        raise UserError(f"{where}: give {condition.dim} numbers.")
-    return torch.tensor(value, dtype=torch.float32)
-
-
-def _spectrum(value: list[float] | Curve, grid: EnergyGrid, where: str) -> NDArray[np.float32]:
-    """A spectrum on the whole of a grid, (points,) states/eV."""
-    if not isinstance(value, Curve):
-        if len(value) != grid.points:
-            raise UserError(f"{where} has {len(value)} numbers: give a spectrum as {{file: FILE}}, or {grid}.")
-        value = Curve(where, grid.energies, np.array(value, dtype=np.float64))
-    spectrum = on_grid(value, grid)
-    if (spectrum < 0).any():
-        low, high = value.energies[0], value.energies[-1]
-        raise UserError(
-            f"{where} is given from {low:.4g} to {high:.4g} eV, but all of {grid} is needed: give zeros where there "
-            "are no states."
-        )
-    if not (spectrum > 0).any():
-        raise UserError(f"{where} has no states between {grid.minimum:g} and {grid.maximum:g} eV.")
-    return spectrum
+    return torch.from_numpy(values.told(value, condition, where))
 
 
 def _template(constraints: Constraints, model: Any) -> Template | None:

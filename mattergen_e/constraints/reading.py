@@ -217,7 +217,7 @@ def _template(path: Path, content: ConstraintsFile) -> Structure | None:
         raise UserError(f"{where} holds {len(found)} structures: give a file with one.")
     structure = found[0].structure
     _check_structure(structure, where)
-    if content.choices and content.choices != [len(structure)]:
+    if content.num_atoms is not None and content.choices != [len(structure)]:  # a distribution lists no choices
         raise UserError(f"{path}: num_atoms contradicts the template, which has {len(structure)} sites: leave it out.")
     try:
         content.check_size(len(structure), "the template")

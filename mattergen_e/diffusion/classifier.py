@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mattergen_e.diffusion.classifier_target import TARGET, Wanted, read_wanted, values_of
+from mattergen_e.diffusion.classifier_target import NAME, TARGET, Wanted, read_wanted, values_of
 from mattergen_e.diffusion.predictors import CrystalGuard
+from mattergen_e.diffusion.site_conditions import told_key, values_key
 from mattergen_e.dos.predictor.guidance import Target, energy
 from mattergen_e.dos.predictor.model import Predictor
 from mattergen_e.dos.predictor.neighbours import Edges, neighbours
@@ -57,7 +58,7 @@ class Classifier:
 
     def tell(self, conditions: Any) -> Any:
         """The conditions with a spectrum per crystal: those that the loader put there, else in turn from the first."""
-        if TARGET in conditions:
+        if TARGET in conditions or self.wanted.targets is None:
             return conditions
         values = values_of(self.wanted.targets, range(len(conditions["num_atoms"])))
         return conditions.replace(**{TARGET: values.to(conditions["num_atoms"].device)})
@@ -104,11 +105,20 @@ class Classifier:
         leaves = [value.detach().clone().requires_grad_() for value in (x["pos"], x["cell"], shares)]
         with torch.enable_grad():
             structure = x.replace(pos=leaves[0], cell=leaves[1])
-            target = Target(total=x[TARGET])
+            target = _target(x)
             total = energy(self.predictor, structure, t, target, edges=edges, shares=leaves[2]).sum()
             pos, cell, types = torch.autograd.grad(total, leaves)
         diagonal = torch.diag_embed(cell.diagonal(dim1=1, dim2=2))
         return {"pos": -pos, "cell": diagonal - cell - cell.mT, "atomic_numbers": -types}
+
+
+def _target(x: Any) -> Target:
+    """The spectra that the crystals and the sites of a batch are asked for."""
+    total = x[TARGET] if TARGET in x else None  # noqa: SIM401 (a batch has no `get`)
+    if values_key(NAME) not in x:
+        return Target(total=total)
+    sites = x[values_key(NAME)]
+    return Target(total=total, sites=torch.where(x[told_key(NAME)][:, None], sites, torch.full_like(sites, torch.nan)))
 
 
 def _factor(added: Tensor, score: Tensor, clip: float) -> Tensor:

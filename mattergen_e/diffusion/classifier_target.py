@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,15 @@ from mattergen_e.conditioning.curves import NOT_GIVEN, Curve, check_curve, check
 from mattergen_e.conditioning.files import read_curves
 from mattergen_e.conditioning.targets import Request, Targets
 from mattergen_e.constraints.loader import ConstrainedConditionLoader
+from mattergen_e.diffusion.site_conditions import SiteCondition
 from mattergen_e.dos.grid import EnergyGrid
 from mattergen_e.errors import UserError
 from mattergen_e.upstream import exit_on_user_error
 
 #: Key of the sampling settings, and name of the target in a run's output.
 NAME = "classifier"
+#: What sites are asked for by this name in a constraints file, the classifier is asked for where the model takes none.
+SITES = "site_dos"
 #: Batch entry with the wanted spectra, (n_crystals, points) states/eV per atom; NaN where anything will do.
 TARGET = "classifier_target"
 
@@ -33,7 +36,8 @@ class ClassifierSettings(BaseModel):
 
     Attributes:
         predictor: Folder of a predictor trained with --noisy.
-        target: A file of one of the kinds that `conditioning.files` reads.
+        target: Spectra of crystals, a file of one of the kinds that `conditioning.files` reads; None where the sites of
+            a constraints file are asked for theirs.
         strength: What the gradient is multiplied with.
         clip: Largest norm of what is added to a score, in norms of that score; chosen: 1, so that the crystal's own
             score is never outweighed.
@@ -45,7 +49,7 @@ class ClassifierSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     predictor: Path
-    target: Path
+    target: Path | None = None
     strength: float = Field(default=1.0, ge=0)
     clip: float = Field(default=1.0, gt=0)
     per_curve: int = Field(default=1, ge=1)
@@ -59,18 +63,43 @@ class Wanted:
 
     Attributes:
         settings: As given.
-        targets: The spectra on the grid of the predictor's totals.
+        targets: The spectra of crystals on the grid of the predictor's totals; None where none are asked for.
+        grid: Of the predictor's spectra of sites.
         fingerprint: Of the predictor.
     """
 
     settings: ClassifierSettings
-    targets: Targets
+    targets: Targets | None
+    grid: EnergyGrid
     fingerprint: str
 
     def record(self) -> dict[str, Any]:
         """What a resumed run must have in common with the run that it resumes."""
         own = {"strength": self.settings.strength, "clip": self.settings.clip, "predictor": self.fingerprint}
-        return {**self.targets.settings(), **own}
+        return own if self.targets is None else {**self.targets.settings(), **own}
+
+    def sites(self, taken: Collection[str]) -> dict[str, SiteCondition]:
+        """What sites can be asked for of the classifier, by name; nothing that the model itself takes."""
+        return {} if SITES in taken else {SITES: GuidedSites(name=NAME, dim=self.grid.points, grid=self.grid)}
+
+    def require_targets(self, sites: bool) -> None:
+        """Checks that there is something to be guided to: spectra of crystals, or of `sites`.
+
+        Raises:
+            UserError: If there is nothing.
+        """
+        if self.targets is None and not sites:
+            raise UserError(
+                f"sampler_partial.{NAME} has a predictor and nothing to guide to: give target: FILE, or {SITES} of "
+                "sites in a constraints file, for a model that does not take that itself."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidedSites(SiteCondition):
+    """Spectra of sites, states/eV on the `grid`, that the model is not told but guided to."""
+
+    grid: EnergyGrid
 
 
 def read_wanted(settings: Mapping[str, Any] | None) -> Wanted | None:
@@ -103,21 +132,20 @@ def read_wanted(settings: Mapping[str, Any] | None) -> Wanted | None:
         raise UserError(
             f"{checked.predictor} knows clean crystals only: give a predictor that was trained with --noisy."
         )
-    targets = _targets(checked, description.network.grids.total)
-    return Wanted(checked, targets, description.fingerprint)
+    grids = description.network.grids
+    targets = None if checked.target is None else _targets(checked, checked.target, grids.total)
+    return Wanted(checked, targets, grids.sites, description.fingerprint)
 
 
-def _targets(settings: ClassifierSettings, grid: EnergyGrid) -> Targets:
+def _targets(settings: ClassifierSettings, file: Path, grid: EnergyGrid) -> Targets:
     """The spectra on the grid of the predictor."""
     if settings.window is not None:
         check_window(settings.window, grid, f"sampler_partial.{NAME}")
-    curves = read_curves(settings.target)
+    curves = read_curves(file)
     values = np.stack([_asked(curve, settings, grid) for curve in curves])
     names = tuple(curve.name for curve in curves)
     digest = hashlib.sha256(values.tobytes() + "\n".join(names).encode()).hexdigest()
-    request = Request(
-        file=settings.target, per_curve=settings.per_curve, window=settings.window, smearing=settings.smearing
-    )
+    request = Request(file=file, per_curve=settings.per_curve, window=settings.window, smearing=settings.smearing)
     return Targets(NAME, request, names, values, digest, grid)
 
 
@@ -165,11 +193,13 @@ class GuidedConditionLoader(ConstrainedConditionLoader):
         """
         super().__init__(*args, **arguments)
         self.wanted = read_wanted(classifier)
+        if self.wanted is not None:
+            self.wanted.require_targets(self.constraints is not None and SITES in self.constraints.values)
 
     def make(self, num_atoms: np.ndarray, first: int = 0) -> Any:
         """As of `SeededConditionLoader`, with the targets."""
         batch = super().make(num_atoms, first)
-        if self.wanted is None:
+        if self.wanted is None or self.wanted.targets is None:
             return batch
         graphs = batch.to_data_list()
         values = values_of(self.wanted.targets, range(first, first + len(graphs)))
@@ -177,13 +207,13 @@ class GuidedConditionLoader(ConstrainedConditionLoader):
 
     def told(self, index: int) -> dict[str, Any]:
         """What is written down of the targets of one crystal."""
-        own = {} if self.wanted is None else {NAME: self.wanted.targets.record(index)}
-        return {**super().told(index), **own}
+        targets = None if self.wanted is None else self.wanted.targets
+        return {**super().told(index), **({} if targets is None else {NAME: targets.record(index)})}
 
     def save_targets(self, folder: Path) -> None:
         """Writes the targets into a run's folder."""
         super().save_targets(folder)
-        if self.wanted is not None:
+        if self.wanted is not None and self.wanted.targets is not None:
             self.wanted.targets.save(folder)
 
     def settings(self) -> dict[str, Any]:

@@ -17,9 +17,12 @@ from mattergen.diffusion.sampling.classifier_free_guidance import GuidedPredicto
 
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.classifier import Classifier
+from mattergen_e.diffusion.classifier_target import NAME, Wanted
 from mattergen_e.diffusion.held import Held
 from mattergen_e.diffusion.predictors import CrystalGuard, DescriptorPredictor, Guarded
+from mattergen_e.dos.predictor.noise import describe_noise, require_same_noise
 from mattergen_e.errors import UserError
+from mattergen_e.generation.settings import guidance_factor, require_elements, reverse_steps, volume_bounds
 from mattergen_e.upstream import exit_on_user_error
 
 
@@ -78,10 +81,7 @@ class JointSampler(GuidedPredictorCorrector):
         self.descriptors = dict(descriptors)
         self.output = output
         self.draw = draw
-        least, largest = volume_per_site
-        if least is not None and largest is not None and least >= largest:
-            raise UserError(f"sampler_partial.volume_per_site is [{least}, {largest}]: give the smaller volume first.")
-        self.guard = CrystalGuard(cutoff, 0.5 if least is None else least, largest)
+        self.guard = CrystalGuard(cutoff, *volume_bounds(volume_per_site))
         self._predictors = self._steps(self._predictors, {*descriptors})
         self._correctors = self._steps(self._correctors, set())
 
@@ -100,7 +100,7 @@ class JointSampler(GuidedPredictorCorrector):
         eps_t: float | None = None,
         output: Mapping[str, Any] | None = None,
         constraints: Any = None,
-        constrain: Callable[[Any, Any], Held] | None = None,
+        constrain: Callable[[Any, Any, Wanted | None], Held] | None = None,
         classifier: Mapping[str, Any] | Classifier | None = None,
         omega: float | None = None,
         guidance_scale: float = 0.0,
@@ -114,7 +114,8 @@ class JointSampler(GuidedPredictorCorrector):
             eps_t: Last diffusion time that the network is evaluated at; by default 1/N.
             output: Fields of `OutputSettings`.
             constraints: What is held in all crystals: a file, or a `Held`.
-            constrain: Makes a `Held` of the file and the model; the sampling settings name it.
+            constrain: Makes a `Held` of the file, the model and what a classifier is asked for; the sampling settings
+                name it.
             classifier: Guidance by a predictor: fields of `ClassifierSettings`, or a `Classifier`.
             omega: Strength of the guidance as DOSMatGen counts it (section 2.4): MatterGen's factor less 1.
             guidance_scale: MatterGen's factor; 0 is unconditional, 1 conditional.
@@ -128,26 +129,24 @@ class JointSampler(GuidedPredictorCorrector):
         module: Any = pl_module.diffusion_module
         for descriptor in getattr(pl_module, "descriptors", {}).values():
             descriptor.require_ready()
-        if "atomic_numbers" not in module.corruption.corrupted_fields:
-            raise UserError(
-                "this model was trained for crystal structure prediction, without diffusion of atom types: generate "
-                "with MatterGen's --sampling_config_name=csp and --target_compositions."
-            )
+        require_elements(module.corruption.corrupted_fields)
         if module.model.element_mask_func is None:  # mattergen-generate sets it; Python callers get the same
             module.model.element_mask_func = mask_disallowed_elements
-        trained: set[int] = {c.N for c in module.corruption.discrete_corruptions.values()}
-        steps = min(trained, default=1000) if N is None else N
-        if trained and trained != {steps}:
-            raise UserError(
-                f"sampler_partial.N is {N}, but this model's atom types were trained with {min(trained)} steps: "
-                "leave N out or set it to that number."
-            )
+        steps = reverse_steps(N, {c.N for c in module.corruption.discrete_corruptions.values()})
+        if not isinstance(classifier, Classifier):
+            classifier = Classifier.load(classifier, pl_module.device)
+        wanted = None if classifier is None else classifier.wanted
         if constraints is not None and not isinstance(constraints, Held):
             if constrain is None:
                 raise UserError("a constraints file is read by the sampling settings `joint`: use those.")
-            constraints = constrain(constraints, pl_module)
-        guidance = _guidance(guidance_scale, omega)
-        if constraints is not None and constraints.targets and guidance == 0:
+            constraints = constrain(constraints, pl_module, wanted)
+        asked = [] if constraints is None else [target.name for target in constraints.targets]
+        if classifier is not None:
+            classifier.wanted.require_targets(NAME in asked)
+            noise = describe_noise(module.corruption)
+            require_same_noise(classifier.predictor.noise, noise, classifier.wanted.settings.predictor)
+        guidance = guidance_factor(guidance_scale, omega)
+        if guidance == 0 and set(asked) - {NAME}:
             print(
                 "mattergen-e: a guidance factor of 0 generates as if no site was told anything: add "
                 "--diffusion_guidance_factor=2.0.",
@@ -156,9 +155,7 @@ class JointSampler(GuidedPredictorCorrector):
         return cls(
             diffusion_module=module,
             held=constraints,
-            classifier=(
-                classifier if isinstance(classifier, Classifier) else Classifier.load(classifier, pl_module.device)
-            ),
+            classifier=classifier,
             guidance_scale=guidance,
             device=pl_module.device,
             N=steps,
@@ -244,15 +241,6 @@ class JointSampler(GuidedPredictorCorrector):
             except (IndexError, RuntimeError):
                 lonely.append(True)
         return torch.tensor(lonely, device=x["num_atoms"].device)
-
-
-def _guidance(scale: float, omega: float | None) -> float:
-    """MatterGen's factor gamma = 1 + omega; DOSMatGen's (1 + omega) s(x, y) - omega s(x) is the same mixture."""
-    if omega is None:
-        return scale
-    if scale != 0:
-        raise UserError(f"omega {omega:g} and a guidance factor of {scale:g} are both given: leave one out.")
-    return 1.0 + omega
 
 
 def _without_score_fn(make: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,36 +35,8 @@ SITES = EnergyGrid(minimum=-15, maximum=5, points=64)
 
 
 @pytest.fixture(scope="module")
-def make_predictor():
-    """Makes an untrained predictor of a few thousand parameters whose spectra depend on the structure."""
-    from mattergen_e.dos.predictor.data import Processing
-    from mattergen_e.dos.predictor.grids import Grids
-    from mattergen_e.dos.predictor.guidance import TIMES
-    from mattergen_e.dos.predictor.model import Predictor
-    from mattergen_e.dos.predictor.network import Network
-    from mattergen_e.dos.predictor.settings import EncoderSettings, NetworkSettings
-    from mattergen_e.dos.processing import AtomicDosSettings, TotalDosSettings
-
-    encoder = EncoderSettings(
-        hidden_dim=16, emb_size_edge=16, emb_size_trip=8, emb_size_rbf=8, emb_size_cbf=8, emb_size_bil_trip=8,
-        num_spherical=3, num_radial=6, num_blocks=1, cutoff=5.0, max_neighbors=12,
-    )  # fmt: skip
-    shape = NetworkSettings(
-        encoder=encoder, grids=Grids(sites=SITES, total=TOTAL), width=16, layers=1, element=4, nodes=5
-    )
-    processing = Processing(
-        atomic_dos=AtomicDosSettings(grid=SITES, smearing=0.5), total_dos=TotalDosSettings(grid=TOTAL, smearing=0.5)
-    )
-
-    def make(noisy=True):
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            network = Network(shape.model_copy(update={"noisy": noisy}))
-            for layer in (network.change, network.weights):
-                torch.nn.init.normal_(layer.weight, std=0.3)
-        return Predictor(network, processing, [0.1] * TIMES)
-
-    return make
+def make_predictor(tiny_predictor):
+    return partial(tiny_predictor, SITES, TOTAL)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ class Encoder:
     Attributes:
         settings: Shape.
         state: Weights by MatterGen's names.
-        corruption: Its noise, for predictors of noised structures.
+        corruption: Its noise of structures, for predictors of noised ones.
         source: Name of the folder and hash of the weights.
     """
 
@@ -81,6 +81,17 @@ def read_encoder(folder: str | Path) -> Encoder:
     return Encoder(
         settings=EncoderSettings(hidden_dim=hidden, **known, **missing),
         state=state,
-        corruption=module.corruption,
+        corruption=_of_structure(module.corruption),
         source={"model": Path(folder).name, "weights_sha256": hash_weights(state)},
+    )
+
+
+def _of_structure(corruption: Any) -> Any:
+    """A model's noise without that of its descriptors, which the crystals of the training do not have."""
+    from mattergen.diffusion.corruption.multi_corruption import MultiCorruption
+
+    fields = set(getattr(corruption, "structure_fields", corruption.corrupted_fields))
+    return MultiCorruption(
+        sdes={name: sde for name, sde in corruption.sdes.items() if name in fields},
+        discrete_corruptions=corruption.discrete_corruptions,
     )

@@ -13,6 +13,7 @@ from mattergen_e.dos.autoencoder.model import SHOWN
 from mattergen_e.dos.predictor.data import Processing
 from mattergen_e.dos.predictor.model import Predictor
 from mattergen_e.dos.predictor.network import Network
+from mattergen_e.dos.predictor.noise import Noise
 from mattergen_e.dos.predictor.settings import TIMES, NetworkSettings
 from mattergen_e.errors import UserError
 from mattergen_e.files import replacing
@@ -20,6 +21,8 @@ from mattergen_e.training.small import DAMAGED
 
 WEIGHTS = "predictor.pt"
 DESCRIPTION = "predictor.yaml"
+
+_PART = "{} does not exist: the folder holds only a part of a predictor"
 
 
 class Description(BaseModel):
@@ -31,6 +34,7 @@ class Description(BaseModel):
         network: Its shape.
         processing: How the spectra that it was trained on were made.
         variance: Mean square error of log(1 + d) by time.
+        noise: Of the crystals that it was trained on; None if they were clean, or if the file is of before.
         record: How it was trained and how good it is.
     """
 
@@ -41,6 +45,7 @@ class Description(BaseModel):
     network: NetworkSettings
     processing: Processing
     variance: list[float] = Field(min_length=TIMES, max_length=TIMES)
+    noise: Noise | None = None
     record: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -67,12 +72,15 @@ def save(predictor: Predictor, folder: str | Path, overwrite: bool = False) -> P
         network=predictor.settings,
         processing=predictor.processing,
         variance=predictor.variance.tolist(),
+        noise=predictor.noise,
         record=predictor.record,
     )
     with replacing(folder / WEIGHTS) as file:
         torch.save({name: value.detach().cpu() for name, value in predictor.network.state_dict().items()}, file)
+    left_out = {"noise"} if predictor.noise is None else None
     with replacing(folder / DESCRIPTION) as file:
-        file.write(yaml.safe_dump(description.model_dump(mode="json"), sort_keys=False).encode())
+        content = description.model_dump(mode="json", exclude=left_out)
+        file.write(yaml.safe_dump(content, sort_keys=False).encode())
     return folder
 
 
@@ -102,6 +110,17 @@ def describe(folder: str | Path) -> Description:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
 
 
+def require_weights(folder: str | Path) -> None:
+    """Stop when a folder has no weights beside its description.
+
+    Raises:
+        UserError: If that is so.
+    """
+    path = Path(folder) / WEIGHTS
+    if not path.is_file():
+        raise UserError(_PART.format(path))
+
+
 def load(folder: str | Path, device: str | torch.device = "cpu") -> Predictor:
     """Read a predictor and check its identity.
 
@@ -121,11 +140,11 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Predictor:
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: the folder holds only a part of a predictor") from None
+        raise UserError(_PART.format(path)) from None
     except DAMAGED as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} does not hold the weights of this predictor ({reason}): copy it anew") from error
-    predictor = Predictor(network, description.processing, description.variance, description.record)
+    predictor = Predictor(network, description.processing, description.variance, description.record, description.noise)
     if predictor.fingerprint != description.fingerprint:
         raise UserError(
             f"{folder} was changed: its files belong to predictor {predictor.fingerprint[:SHOWN]}, but say "

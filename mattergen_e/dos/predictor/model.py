@@ -20,6 +20,7 @@ from mattergen_e.data.cache import load_manifest, require_processing
 from mattergen_e.dos.predictor.data import SITES, TOTAL, Crystals, Processing
 from mattergen_e.dos.predictor.grids import Grids
 from mattergen_e.dos.predictor.network import Network
+from mattergen_e.dos.predictor.noise import Noise
 from mattergen_e.dos.predictor.settings import TIMES, NetworkSettings
 from mattergen_e.provenance import hash_weights
 
@@ -47,10 +48,16 @@ class Predictor:
         processing: How the spectra it was trained on were made.
         variance: (10,) mean square error of log(1 + d) of the validation split's totals, by time.
         record: How it was trained and how good it is; no part of its identity.
+        noise: Of the crystals that it was trained on; None if they were clean, or if nobody wrote it down.
     """
 
     def __init__(
-        self, network: Network, processing: Processing, variance: Sequence[float], record: dict[str, Any] | None = None
+        self,
+        network: Network,
+        processing: Processing,
+        variance: Sequence[float],
+        record: dict[str, Any] | None = None,
+        noise: Noise | None = None,
     ) -> None:
         """Takes a network, which is frozen.
 
@@ -59,6 +66,7 @@ class Predictor:
             processing: How the spectra it was trained on were made.
             variance: (10,) by time.
             record: Anything that JSON can hold.
+            noise: What `describe_noise` tells of it.
         """
         self.network = network.eval().requires_grad_(False)
         self.processing = processing
@@ -66,6 +74,7 @@ class Predictor:
         if self.variance.shape != (TIMES,):
             raise ValueError(f"the variance has the shape {tuple(self.variance.shape)}, expected ({TIMES},)")
         self.record = record or {}
+        self.noise = noise
 
     @property
     def settings(self) -> NetworkSettings:
@@ -89,13 +98,15 @@ class Predictor:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity: SHA-256 over weights, architecture, processing and variance, as hexadecimal digits."""
+        """Identity: SHA-256 over weights, architecture, processing, variance and noise, as hexadecimal digits."""
         parts = {
             "weights": hash_weights(self.network.state_dict()),
             "network": self.settings.model_dump(mode="json"),
             "processing": self.processing.model_dump(mode="json"),
             "variance": hash_weights({"variance": self.variance}),
         }
+        if self.noise is not None:
+            parts["noise"] = self.noise
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def require_cache(self, cache: str | Path) -> None:

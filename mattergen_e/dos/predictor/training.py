@@ -23,6 +23,7 @@ from mattergen_e.dos.predictor.guidance import time_bin
 from mattergen_e.dos.predictor.loss import LossSettings, spectra_loss
 from mattergen_e.dos.predictor.model import Predictor, element_spectra
 from mattergen_e.dos.predictor.network import Network, Spectra
+from mattergen_e.dos.predictor.noise import describe_noise
 from mattergen_e.dos.predictor.settings import TIMES, EncoderSettings, NetworkSettings
 from mattergen_e.errors import UserError
 from mattergen_e.training.callbacks import RECORD, Provenance
@@ -163,12 +164,14 @@ class PredictorModule(pl.LightningModule):
         checkpoint[SETTINGS] = self.description()
 
     def description(self) -> dict[str, Any]:
-        """Settings, shape, processing and encoder, as plain values."""
+        """Settings, shape, processing, encoder and noise, as plain values."""
+        noisy = self.settings.noisy and self.corruption is not None
         return {
             "settings": self.settings.model_dump(mode="json"),
             "network": self.network.settings.model_dump(mode="json"),
             "processing": self.processing.model_dump(mode="json"),
             "encoder": {"source": self.source},
+            "noise": describe_noise(self.corruption) if noisy else None,
         }
 
 
@@ -284,7 +287,8 @@ def from_checkpoint(path: str | Path) -> Predictor:
         "steps": int(checkpoint["global_step"]),
         **checkpoint[RECORD],
     }
-    return Predictor(network, Processing.model_validate(described["processing"]), state["variance"].tolist(), record)
+    processing = Processing.model_validate(described["processing"])
+    return Predictor(network, processing, state["variance"].tolist(), record, described.get("noise"))
 
 
 def _loader(crystals: Crystals, settings: TrainingSettings, seed: int | None = None) -> Any:

@@ -14,8 +14,9 @@ from mattergen_e.dos.grid import EnergyGrid
 from mattergen_e.dos.metrics import wasserstein
 from mattergen_e.dos.predictor import training
 from mattergen_e.dos.predictor.data import Order, read_processing, read_split
-from mattergen_e.dos.predictor.folder import DESCRIPTION, WEIGHTS, load, save
+from mattergen_e.dos.predictor.folder import DESCRIPTION, WEIGHTS, describe, load, save
 from mattergen_e.dos.predictor.network import Network
+from mattergen_e.dos.predictor.noise import describe_noise
 from mattergen_e.dos.predictor.training import (
     BEST,
     LAST,
@@ -65,7 +66,7 @@ def test_record_and_files(make_cache: Make, tmp_path: Path) -> None:
     assert found.fingerprint == trained.fingerprint and found.record == trained.record
     assert found.record["steps"] == found.record["epoch"] * 2 and found.record["encoder"] is None
     assert found.record["versions"]["torch"] and len(found.record["data"]["manifest_sha256"]) == 64
-    assert found.processing == read_processing(cache) and not found.settings.noisy
+    assert found.processing == read_processing(cache) and not found.settings.noisy and found.noise is None
     test = read_split(cache / "test", found.processing)
     first, again = (p.predict(test.structures, batch_size=size) for p, size in ((trained, 64), (found, 3)))
     np.testing.assert_allclose(first.sites, again.sites, rtol=1e-3, atol=1e-4)
@@ -111,6 +112,8 @@ def test_noisy(make_cache: Make, make_module: Callable[..., Any], tmp_path: Path
     trained = quiet_train(cache, tmp_path / "p", settings, encoder="tiny")
     assert trained.settings.noisy and trained.record["encoder"]["model"] == "tiny"
     assert (load(tmp_path / "p").variance > 0).all()
+    noise = describe(tmp_path / "p").noise
+    assert noise == describe_noise(encoder.corruption) and noise["pos"]["sigma_max"] == 5.0
     assert "add --encoder" in refusal(cache, tmp_path / "q", settings)
 
 
