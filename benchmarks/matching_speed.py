@@ -1,18 +1,19 @@
 """Uniqueness and novelty: time beside MatterGen's evaluator's, on the same crystals in one run, and whether they agree.
 
-    OMP_NUM_THREADS=1 python benchmarks/matching_speed.py CACHE [--generated FOLDER] [--crystals 1024] [--pool N]
+    mattergen-e reference build CACHE --no-energies --out REFERENCE
+    OMP_NUM_THREADS=1 python benchmarks/matching_speed.py REFERENCE [--generated FOLDER] [--crystals 1024] [--pool N]
 
-CACHE was written by `mattergen-e data build`; its crystals are the reference. FOLDER is the output of a run; without it
-the generated crystals are reference crystals that were perturbed, strained, repeated, turned, or had elements exchanged
-or replaced, so that formulas coincide as often as they do for a good model. Prints the seconds of both (all that either
-does with the crystals and with the reference, which MatterGen groups anew in each run), the number of verdicts that
-differ, and a table over the size of the reference.
+FOLDER is the output of a run; without it the generated crystals are reference crystals that were perturbed, strained,
+repeated, turned, or had elements exchanged or replaced, so that formulas coincide as often as they do for a good model.
+Prints the seconds of both, the number of verdicts that differ, and a table over the size of the reference. Counted is
+all that either does with the crystals and with the reference once that is there: MatterGen groups it anew in each run,
+this package finds the formulas and the reduced cells in its folder.
 
 What bounds the gain: MatterGen groups by formula too, so both make the same comparisons up to the first match. What is
-left at the least is, for each crystal that shares its formula with another, a Niggli reduction by pymatgen (0.3 ms, and
-once more with elements sharing their sites), and per comparison some dozens of numpy calls (1 ms; pymatgen takes 3 to
-30 ms). That gives a factor of 4 where nearly every crystal has a partner of its formula, as here without --generated.
-Where few have one, as in real output, MatterGen's time is that of grouping the reference: the factor is 20 and more.
+left is, per comparison, some dozens of numpy calls (0.4 ms; pymatgen takes 3 to 30 ms); and for the generated crystals
+that are laid upon, or whose elements share sites so that their cell gets smaller, pymatgen's Niggli reduction (0.3 ms)
+and its search for a primitive cell (1 ms), together a third of the time for real output and a quarter without
+--generated; on top of that 0.03 ms per crystal.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import contextlib
 import io
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,10 @@ from rich.console import Console
 from rich.table import Table
 
 from mattergen_e.evaluation.matching import ReferenceIndex, prepare, unique
+from mattergen_e.evaluation.reference import Reference
 
 #: Whether seconds are of processor time: for machines that are busy with other things.
 PROCESSOR = False
-SPLITS = ("train", "val", "test")
 #: Elements that take the place of others; most pairs are substitutable by MatterGen's rule.
 REPLACED: dict[str, str] = dict(
     zip(
@@ -46,42 +46,32 @@ REPLACED: dict[str, str] = dict(
 )
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What `ReferenceIndex` takes."""
+class Part:
+    """Some crystals of a reference, as `ReferenceIndex` takes them."""
 
-    ids: Sequence[str]
-    formulas: Sequence[str]
-    structure: Callable[[int], Structure]
+    def __init__(self, reference: Reference, count: int) -> None:
+        """Every k-th crystal."""
+        self._reference = reference
+        self._chosen: list[int] = np.linspace(0, len(reference) - 1, count).astype(int).tolist()
+        self._place = {index: place for place, index in enumerate(self._chosen)}
+        self.ids, self.formulas = reference.ids[self._chosen], reference.formulas[self._chosen]
 
+    def structure(self, index: int) -> Structure:
+        return self._reference.structure(self._chosen[index])
 
-def read_cache(folder: Path) -> Reference:
-    """All crystals of a cache."""
-    names = ("pos", "cell", "atomic_numbers", "num_atoms", "structure_id")
-    splits = [{n: np.load(folder / split / f"{n}.npy", allow_pickle=False) for n in names} for split in SPLITS]
-    arrays = {name: np.concatenate([split[name] for split in splits]) for name in names}
-    ends = np.cumsum(arrays["num_atoms"])
-    starts = ends - arrays["num_atoms"]
+    def sites(self, index: int) -> Any:
+        return self._reference.sites(self._chosen[index])
 
-    def structure(i: int) -> Structure:
-        sites = slice(starts[i], ends[i])
-        return Structure(Lattice(arrays["cell"][i]), arrays["atomic_numbers"][sites].tolist(), arrays["pos"][sites])
+    def reduced(self, index: int) -> Any:
+        return self._reference.reduced(self._chosen[index])
 
-    formulas = [structure(i).composition.reduced_formula for i in range(len(ends))]
-    return Reference(ids=arrays["structure_id"].tolist(), formulas=formulas, structure=structure)
-
-
-def first(reference: Reference, count: int) -> Reference:
-    """A part of a reference, mixed: every k-th crystal."""
-    chosen: list[int] = np.linspace(0, len(reference.ids) - 1, count).astype(int).tolist()
-    return Reference(
-        ids=[reference.ids[i] for i in chosen],
-        formulas=[reference.formulas[i] for i in chosen],
-        structure=lambda i: reference.structure(chosen[i]),
-    )
+    def members(self, formulas: Sequence[str]) -> dict[str, list[int]]:
+        found = self._reference.members(formulas)
+        kept = {name: [self._place[i] for i in known if i in self._place] for name, known in found.items()}
+        return {name: known for name, known in kept.items() if known}
 
 
-def make_crystals(reference: Reference, count: int, seed: int, pool: int | None = None) -> list[Structure]:
+def make_crystals(reference: Reference | Part, count: int, seed: int, pool: int | None = None) -> list[Structure]:
     """Crystals made from those of a reference (of `pool` of them, if given); a fifth of them from one another."""
     rng = np.random.default_rng(seed)
     sources = rng.permutation(len(reference.ids))[:pool]
@@ -139,7 +129,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return result, clock() - start
 
 
-def ours(crystals: list[Structure], reference: Reference, jobs: int) -> dict[str, Any]:
+def ours(crystals: list[Structure], reference: Reference | Part, jobs: int) -> dict[str, Any]:
     """Verdicts and seconds of this package."""
     undecided: dict[int, str] = {}
     index, indexing = timed(lambda: ReferenceIndex(reference))
@@ -151,7 +141,7 @@ def ours(crystals: list[Structure], reference: Reference, jobs: int) -> dict[str
     return {"U": unique_ones, "N": novel, "seconds": (preparing + u, indexing + n), "undecided": undecided}
 
 
-def upstream(crystals: list[Structure], reference: Reference) -> dict[str, Any]:
+def upstream(crystals: list[Structure], reference: Reference | Part) -> dict[str, Any]:
     """Verdicts and seconds of MatterGen's evaluator; building its reference entries is not counted."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         from mattergen.evaluation.metrics.evaluator import MetricsEvaluator
@@ -171,7 +161,7 @@ def upstream(crystals: list[Structure], reference: Reference) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cache", type=Path)
+    parser.add_argument("reference", type=Path, help="Folder of `mattergen-e reference build`.")
     parser.add_argument("--generated", type=Path, help="Output folder of a run with a joint model.")
     parser.add_argument("--crystals", type=int, default=1024)
     parser.add_argument("--pool", type=int, help="Make the crystals from so many reference crystals only.")
@@ -181,7 +171,7 @@ def main() -> None:
     parser.add_argument("--processor-time", action="store_true", help="For a busy machine; with --jobs 1 only.")
     arguments = parser.parse_args()
     globals()["PROCESSOR"] = arguments.processor_time
-    reference = read_cache(arguments.cache)
+    reference = Reference.open(arguments.reference)
     if arguments.generated is not None:
         from mattergen_e.generation.store import read_crystals
 
@@ -190,8 +180,8 @@ def main() -> None:
         crystals = make_crystals(reference, arguments.crystals, arguments.seed, arguments.pool)
     unique(crystals[:2])  # imports and caches are not part of it
     table = Table("reference", "ours: U, N (s)", "MatterGen: U, N (s)", "ratio", "U, N", "differing", "undecided")
-    for size in sorted({*(s for s in arguments.sizes if s < len(reference.ids)), len(reference.ids)}):
-        part = first(reference, size)
+    for size in sorted({*(s for s in arguments.sizes if s < len(reference)), len(reference)}):
+        part = reference if size == len(reference) else Part(reference, size)
         mine, theirs = ours(crystals, part, arguments.jobs), upstream(crystals, part)
         differing = sum(a != b for key in "UN" for a, b in zip(mine[key], theirs[key], strict=True))
         seconds = [", ".join(f"{s:.2f}" for s in result["seconds"]) for result in (mine, theirs)]

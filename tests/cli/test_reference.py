@@ -69,7 +69,7 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(
     manifest, reused = build([cache], tmp_path / "killed", settings, jobs=1)
     assert not reused and len(computed) == 6 - len(times) and not set(computed) & set(times)
     whole, _ = build([cache], tmp_path / "whole", settings, jobs=1)
-    assert arrays(tmp_path / "killed") == arrays(tmp_path / "whole") and len(arrays(tmp_path / "whole")) == 12
+    assert arrays(tmp_path / "killed") == arrays(tmp_path / "whole") and len(arrays(tmp_path / "whole")) == 17
     assert manifest.hash == whole.hash and not parts.exists()
     assert build([cache], tmp_path / "whole", settings)[1]
 
@@ -104,6 +104,12 @@ def test_energies_of_a_file_and_none(tmp_path: Path, write_dos_cache: Callable[.
     assert replaced.exit_code == 0 and "5 crystals, no energies, in" in replaced.output
     with pytest.raises(UserError, match="has no energies"):
         Reference.open(out).hull()
+    # a damaged one, too, of the same settings
+    for name, content in (("formulas.npy", b"noise"), ("manifest.json", b"{")):
+        (out / name).write_bytes(content)
+        repaired = runner.invoke(app, [*command, "--overwrite"])
+        assert repaired.exit_code == 0 and "5 crystals, no energies, in" in repaired.output
+        assert len(Reference.open(out)) == 5
 
 
 def test_bad_input_is_one_sentence(tmp_path: Path, write_dos_cache: Callable[..., Path]) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.evaluation.matching.lattices import AverageCells
+from mattergen_e.evaluation.matching.lattices import AverageCells, grid
 from mattergen_e.evaluation.matching.limits import MAX_ELEMENTS
 
 #: Mappings and translations that are looked at together, at most.
@@ -29,50 +29,74 @@ CHUNK = 32
 SLACK = 1e-6
 
 
+class Partners:
+    """The pairs of sites that can be the same.
+
+    Attributes:
+        forbidden: (m, n), True where sites cannot be the same.
+        site: (pairs,), of the smaller structure, increasing.
+        partner: (pairs,), of the larger one.
+        first: (m,), where the pairs of each site begin.
+    """
+
+    def __init__(self, forbidden: NDArray[np.bool_]) -> None:
+        self.forbidden = forbidden
+        self.site, self.partner = (~forbidden).nonzero()
+        self.first = self.site.searchsorted(np.arange(len(forbidden)))
+
+
 def judge(
-    big: NDArray[np.float64], small: NDArray[np.float64], forbidden: NDArray[np.bool_], cells: AverageCells
+    big: NDArray[np.float64], small: NDArray[np.float64], partners: Partners, cells: AverageCells
 ) -> tuple[NDArray[np.bool_], bool]:
     """Which of several mappings and translations may match, and whether one certainly does.
 
     Args:
         big: (k, n, 3), fractional.
         small: (k, m, 3), the translation added.
-        forbidden: (m, n), True where sites cannot be the same.
+        partners: The pairs of sites that can be the same.
         cells: The k average cells.
     """
-    extent = np.floor(cells.box.max(axis=0) + 0.5).astype(int)
-    if cells.flat.any() or len(big) * forbidden.size * 3 * float(np.prod(2.0 * extent + 1)) > MAX_ELEMENTS:
+    extent = [int(side + 0.5) for side in cells.box.max(axis=0).tolist()]
+    copies = (2 * extent[0] + 1) * (2 * extent[1] + 1) * (2 * extent[2] + 1)
+    if cells.flat.any() or len(big) * partners.forbidden.size * 3.0 * copies > MAX_ELEMENTS:
         return np.ones(len(big), dtype=bool), False
-    images = np.stack(np.meshgrid(*(np.arange(-e, e + 1) for e in extent), indexing="ij"), axis=-1).reshape(-1, 3)
-    site, partner = np.nonzero(~forbidden)
-    first = np.searchsorted(site, np.arange(len(forbidden))) * len(images)
-    offset = big[:, partner] - small[:, site]
-    offset -= np.round(offset)
-    vectors = (offset[:, :, None] + images).reshape(len(big), -1, 3) @ cells.matrix
+    offset = big[:, partners.partner] - small[:, partners.site]
+    offset -= np.rint(offset)
+    if copies > 1:
+        offset = (offset[:, :, None] + grid(*extent)).reshape(len(big), -1, 3)
+    vectors = offset @ cells.matrix
     reach = 4 * cells.radius**2
     near = np.einsum("kpi,kpi->kp", vectors, vectors) <= (reach * (1 + SLACK))[:, None]
-    count = np.add.reduceat(near, first, axis=1, dtype=np.int64)
+    count = np.add.reduceat(near, partners.first * copies, axis=1, dtype=np.int64)
     possible = (count > 0).all(axis=1)
-    single = (count == 1).all(axis=1)
-    chosen = np.nonzero(near[single])[1].reshape(-1, len(forbidden))
-    k = np.flatnonzero(single)
+    k = (count == 1).all(axis=1).nonzero()[0]
+    if not len(k):
+        return possible, False
+    chosen = near[k].nonzero()[1].reshape(len(k), -1)
     paired = vectors[k[:, None], chosen]
-    spread = np.sqrt(((paired - paired.mean(axis=1, keepdims=True)) ** 2).sum(axis=-1).max(axis=1))
+    moved = paired - paired.mean(axis=1, keepdims=True)
+    spread = np.sqrt(np.einsum("kpi,kpi->kp", moved, moved).max(axis=1))
     possible[k] = spread < cells.radius[k] * (1 + SLACK)
-    partners = np.sort(partner[chosen // len(images)], axis=1)
-    longest = (paired**2).sum(axis=-1).max(axis=1)
-    certain = cells.tight[k] & (partners[:, 1:] != partners[:, :-1]).all(axis=1)
-    certain &= (spread < cells.radius[k] * (1 - SLACK)) & (longest < reach[k] * (1 - SLACK))
-    return possible, any(_reached(cells.matrix[k[i]], float(longest[i]) ** 0.5) for i in np.flatnonzero(certain)[:1])
+    longest = np.einsum("kpi,kpi->kp", paired, paired).max(axis=1)
+    certain = cells.tight[k] & (spread < cells.radius[k] * (1 - SLACK)) & (longest < reach[k] * (1 - SLACK))
+    for i in certain.nonzero()[0].tolist():
+        others = partners.partner[chosen[i] // copies].tolist()
+        if len(set(others)) == len(others):
+            return possible, _reached(cells.matrix[k[i]], float(longest[i]) ** 0.5)
+    return possible, False
 
 
 def _reached(matrix: NDArray[np.float64], longest: float) -> bool:
     """Whether pymatgen, which looks at 27 images of an LLL-reduced cell, sees all vectors up to a length in Å.
 
     It does if their components along the reduced vectors are below 1: half of that is asked for, since an LLL-reduced
-    cell is not the only one.
+    cell is not the only one. The components are at most the length times 2^1.5 over the least distance of lattice
+    planes, as that is no more than any vector, and the product of the reduced vectors at most 2^1.5 times the volume.
     """
     from pymatgen.core import Lattice
 
+    planes = np.sqrt((np.linalg.inv(matrix) ** 2).sum(axis=0)).max()
+    if longest * 2**1.5 * planes < 0.5:
+        return True
     reduced = np.linalg.inv(Lattice(matrix).lll_matrix)
     return bool(longest * np.linalg.norm(reduced, axis=0).max() < 0.5)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 MAX_SLENDERNESS = 1e5
 #: The same of a cell as it comes, which may be any basis of a decent lattice, as far as rounding allows to reduce it.
 MAX_SKEWNESS = 1e12
+#: The same of a cell that is decent as it comes.
+MAX_COMPACTNESS = 6
 #: Most copies of a cell among which pymatgen looks for the vectors of the reduced one.
 MAX_COPIES = 5e7
 #: Largest array of intermediate results, in elements.
@@ -39,6 +41,19 @@ def check_size(lattice: Lattice) -> None:
     copies = np.prod(2 * np.ceil(longest * np.linalg.norm(np.linalg.inv(lattice.matrix), axis=0)) + 1)
     if not copies <= MAX_COPIES:
         raise TooLarge("the cell is so skewed that it takes too long to reduce it")
+
+
+def is_compact(matrix: NDArray[np.float64]) -> bool:
+    """Whether a cell (3, 3) certainly passes `check_size`, and serves as it is where any basis of its lattice does.
+
+    With a longest vector L, a volume V and L^3 <= 6 V: no lattice vector but zero is shorter than V / L^2, the least
+    distance of lattice planes. The product of the vectors of an LLL-reduced cell is at most 2^1.5 V, so that its
+    longest vector is below 2^1.5 L^4 / V; the cube of that is below 23 (L^3 / V)^4 V < 3e4 V, and there are fewer
+    than (2^2.5 (L^3 / V)^2 + 3)^3 < 1e7 copies.
+    """
+    with np.errstate(all="ignore"):
+        longest = np.sqrt((matrix**2).sum(axis=1).max())
+        return bool(0 < longest**3 <= MAX_COMPACTNESS * abs(np.linalg.det(matrix)))
 
 
 def _check_slenderness(matrix: NDArray[np.float64], limit: float, name: str) -> float:

@@ -5,6 +5,11 @@ another. It pairs the sites only where every site of the smaller cell has a site
 in fractional coordinates (`is_coord_subset_pbc`). The pair matches if one mapping and translation passes that test and
 its pairing is close enough (see `displacements`); their order does not matter. The test is made here for many mappings
 and translations at once, in a box wider than rounding can matter: what fails here fails there.
+
+The cell that is laid onto the other may be given in any basis of its lattice, with its sites in pymatgen's order: the
+mapped cells, and the sites modulo them, are the lattice's own, and the first of the pickiest sites is the same. Only
+the matrices of the mappings are not, so that pymatgen must be told those of its own basis. The other cell must be the
+reduced one, as tolerances are those of its vectors.
 """
 
 from __future__ import annotations
@@ -13,34 +18,48 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pymatgen.util.coord import lattice_points_in_supercell
 
-from mattergen_e.evaluation.matching.displacements import CHUNK, judge
-from mattergen_e.evaluation.matching.lattices import AverageCells, Tolerances, mappings
+from mattergen_e.evaluation.matching.cell import Cell
+from mattergen_e.evaluation.matching.displacements import CHUNK, Partners, judge
+from mattergen_e.evaluation.matching.lattices import AverageCells, Mappings, Target, Tolerances, cosets, mappings
 from mattergen_e.evaluation.matching.limits import check_elements
 
 #: Mappings, and mappings and translations, that are looked at before all others: a good match is among them.
 FIRST = 6
+#: Distances along one axis that are looked at together, at most: what fits into a processor's cache.
+BLOCK = 30_000
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two reduced cells, scaled to one volume as pymatgen scales them, and how one is sought in the other.
+    """Two cells, and how one is sought in the other.
 
     Attributes:
-        larger: Cell (3, 3) in Å and fractional positions (n, 3) of the structure that has all sites of the other:
-            `struct1` of `_strict_match`.
-        smaller: The same of `struct2`, (m, 3).
-        forbidden: (m, n), True where sites cannot be the same; before a supercell is made.
-        size: Cells in the supercell.
-        larger_moves: Whether the supercell is made of the larger structure.
+        moving: The cell that is laid onto the other, in any basis of its lattice.
+        target: The cell that it is laid onto, reduced.
+        scale: What lengths of `moving` are multiplied with, so that the two have one volume as pymatgen scales them.
+        larger_moves: Whether it is `moving` that has all sites of the other (`struct1` of `_strict_match`).
+        forbidden: (sites of the smaller, sites of the larger), True where sites cannot be the same; before a supercell
+            is made.
+        size: Cells in the supercell, which is made of `moving`.
     """
 
-    larger: tuple[NDArray[np.float64], NDArray[np.float64]]
-    smaller: tuple[NDArray[np.float64], NDArray[np.float64]]
+    moving: Cell
+    target: Cell
+    scale: float
+    larger_moves: bool
     forbidden: NDArray[np.bool_]
     size: int
-    larger_moves: bool
+
+    @property
+    def sites(self) -> int:
+        """Sites of the larger structure, after a supercell is made."""
+        return len(self.moving) * self.size if self.larger_moves else len(self.target)
+
+    @property
+    def copies(self) -> int:
+        """Copies of a site of the larger structure."""
+        return self.size if self.larger_moves else 1
 
 
 def outlook(pair: Pair, tolerances: Tolerances) -> tuple[bool, NDArray[np.int64]]:
@@ -49,48 +68,46 @@ def outlook(pair: Pair, tolerances: Tolerances) -> tuple[bool, NDArray[np.int64]
     Raises:
         TooLarge: If there are too many ways to try.
     """
-    moving, target = (pair.larger, pair.smaller) if pair.larger_moves else (pair.smaller, pair.larger)
-    found = mappings(moving[0], target[0], pair.size, tolerances)
+    target = pair.target.target
+    moving = pair.moving
+    found = mappings(moving.matrix * pair.scale, moving.spacing * pair.scale, target, pair.size, tolerances)
     if not len(found):
-        return False, found
-    cells = AverageCells.of(found @ moving[0], target[0], len(pair.larger[1]) * _copies(pair), tolerances)
-    promising = cells.flat.copy()
-    order = np.argsort(cells.strain, kind="stable")
-    for part in np.split(order, [FIRST]):
+        return False, found.matrices
+    forbidden = np.repeat(pair.forbidden, pair.size, axis=int(pair.larger_moves)) if pair.size > 1 else pair.forbidden
+    partners = Partners(forbidden)
+    promising = np.zeros(len(found), dtype=bool)
+    order = np.argsort(found.strain, kind="stable")
+    for part in (order[:FIRST], order[FIRST:]):
         if not len(part):
             break
-        certain, possible = _try(pair, found[part], cells.take(part))
+        certain, possible = _try(pair, found.take(part), target, partners, tolerances)
         if certain:
-            return True, found[:0]
+            return True, found.matrices[:0]
         promising[part[possible]] = True
-    return False, found[promising]
+    return False, found.matrices[promising]
 
 
-def _try(pair: Pair, found: NDArray[np.int64], cells: AverageCells) -> tuple[bool, NDArray[np.int64]]:
-    """Whether one of several mappings certainly is a match, and the positions of those that may be."""
-    moving, target = (pair.larger, pair.smaller) if pair.larger_moves else (pair.smaller, pair.larger)
-    moved = _supercell(moving[1], found, pair.size)
-    still = np.broadcast_to(target[1], (len(found), *target[1].shape))
-    forbidden = np.repeat(pair.forbidden, pair.size, axis=int(pair.larger_moves))
+def _try(
+    pair: Pair, found: Mappings, target: Target, partners: Partners, tolerances: Tolerances
+) -> tuple[bool, NDArray[np.bool_]]:
+    """Whether one of several mappings certainly is a match, and which of them may be."""
+    cells = AverageCells.of(found, target, pair.sites, tolerances)
+    moved = _supercell(pair.moving.positions, found.matrices, pair.size)
+    still = np.broadcast_to(pair.target.positions, (len(found), *pair.target.positions.shape))
     big, small = (moved, still) if pair.larger_moves else (still, moved)
-    mapping, shift = _survivors(big, small, forbidden, cells.box, _copies(pair))
-    promising = []
+    mapping, shift = _survivors(big, small, partners.forbidden, cells.box, pair.copies)
+    promising = cells.flat.copy()
     ends = [*range(FIRST, len(mapping), CHUNK), len(mapping)]
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         part = mapping[start:end]
         if not len(part):
             break
         offsets = small[part] + shift[start:end, None]
-        possible, certain = judge(big[part], offsets, forbidden, cells.take(part))
+        possible, certain = judge(big[part], offsets, partners, cells.take(part))
         if certain:
-            return True, part[:0]
-        promising.append(part[possible])
-    return False, np.unique(np.concatenate(promising)) if promising else mapping
-
-
-def _copies(pair: Pair) -> int:
-    """Copies of a site of the larger structure."""
-    return pair.size if pair.larger_moves else 1
+            return True, promising
+        promising[part[possible]] = True
+    return False, promising
 
 
 def _supercell(positions: NDArray[np.float64], found: NDArray[np.int64], size: int) -> NDArray[np.float64]:
@@ -98,8 +115,7 @@ def _supercell(positions: NDArray[np.float64], found: NDArray[np.int64], size: i
     moved = positions @ np.linalg.inv(found)
     if size > 1:
         check_elements(moved.size * size)
-        points = np.stack([lattice_points_in_supercell(mapping) for mapping in found])
-        moved = (moved[:, :, None] + points[:, None]).reshape(len(found), -1, 3)
+        moved = (moved[:, :, None] + cosets(found, size)[:, None]).reshape(len(found), -1, 3)
     return moved
 
 
@@ -115,19 +131,24 @@ def _survivors(
     The translations lay the pickiest small site on each big one of its kind; of the copies of a site in a supercell,
     which are a lattice vector apart, one is enough.
     """
-    anchor = int(np.argmax(forbidden.sum(axis=1)))
+    refused = forbidden.sum(axis=1)
+    anchor = int(np.argmax(refused))
     starts = big[:, np.flatnonzero(~forbidden[anchor])[::copies]] - small[:, anchor, None]
     mapping = np.repeat(np.arange(len(big)), starts.shape[1])
     shift = starts.reshape(-1, 3)
-    for site in np.argsort(-forbidden.sum(axis=1), kind="stable"):
-        if site == anchor:
-            continue
-        partners = np.flatnonzero(~forbidden[site])
-        check_elements(len(mapping) * len(partners) * 3)
-        offset = (shift + small[mapping, site])[:, None] - big[mapping[:, None], partners]
-        offset -= np.round(offset)
-        alive = (np.abs(offset) <= box[mapping, None]).all(axis=-1).any(axis=-1)
+    order = np.argsort(-refused, kind="stable")
+    order = order[order != anchor]
+    large, little, sides = big.transpose(2, 0, 1), small.transpose(2, 0, 1), box.T
+    while len(order) and len(mapping):
+        check_elements(len(mapping) * big.shape[1] * 3)
+        taken = max(1, BLOCK // (len(mapping) * big.shape[1]))
+        block, order = order[:taken], order[taken:]
+        near = ~forbidden[block][None]
+        for axis in range(3):
+            places = little[axis][mapping[:, None], block] + shift[:, axis, None]
+            offset = places[:, :, None] - large[axis][mapping][:, None]
+            offset -= np.rint(offset)
+            near = near & (np.abs(offset) <= sides[axis][mapping, None, None])
+        alive = near.any(axis=2).all(axis=1)
         mapping, shift = mapping[alive], shift[alive]
-        if not len(mapping):
-            break
     return mapping, shift

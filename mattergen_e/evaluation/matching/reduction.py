@@ -10,25 +10,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.evaluation.matching.limits import check_size
-
 if TYPE_CHECKING:
     from pymatgen.core import Structure
+
+    from mattergen_e.evaluation.matching.cell import Cell
 
 #: `tolerance` of `Structure.get_primitive_structure`, in Å.
 TOLERANCE = 0.25
 _SLACK = 1e-6
+#: Half the longest diagonal of a box with edges of 4 TOLERANCE along the vectors of a Niggli cell, in Å.
+DIAGONAL = 2 * TOLERANCE * 6**0.5
 
 
-def reduced(structure: Structure) -> Structure:
-    """The cell that StructureMatcher compares: Niggli-reduced first, then primitive.
-
-    Raises:
-        TooLarge: If the cell is so absurd that the reduction might not end.
-        ValueError: If pymatgen finds no Niggli cell.
-    """
-    check_size(structure.lattice)
-    niggli = structure.get_reduced_structure()
+def primitive(niggli: Structure) -> Structure:
+    """The cell that StructureMatcher compares: Niggli-reduced first, then primitive."""
     return niggli if is_primitive(niggli) else niggli.get_primitive_structure()  # type: ignore[return-value]
 
 
@@ -60,6 +55,37 @@ def is_primitive(structure: Structure) -> bool:
     return False
 
 
+def is_primitive_in_any_basis(cell: Cell) -> bool:
+    """Whether `is_primitive` holds after a Niggli reduction, told without it; False if that is not certain.
+
+    The angles of a Niggli cell are between 60 and 120 degrees, and if one is below 90, all are: so the boxes that
+    `is_primitive` speaks of lie within spheres of radius sqrt(6) 2 TOLERANCE, and no lattice vector is shorter than the
+    least distance of lattice planes, here and there. Which of the rarest species is taken does not matter if none has a
+    vector left but zero.
+    """
+    divisor = cell.divisor
+    if divisor == 1:
+        return True
+    if divisor * TOLERANCE >= cell.spacing.min() * (1 - _SLACK):
+        return False
+    radius = DIAGONAL * (1 + 1e-3)
+    box = radius / cell.spacing
+    groups = [cell.positions[cell.labels == label] for label in range(len(cell.kinds))]
+    groups.sort(key=len)
+    differences = [sites[None, :] - sites[:, None] for sites in groups]
+    for rarest in groups:
+        if len(rarest) > len(groups[0]):
+            break
+        vectors = rarest[1:] - rarest[0]
+        for apart in differences:
+            vectors = vectors[_maps_all(vectors, apart, box, cell.matrix, radius)]
+            if not len(vectors):
+                break
+        if len(vectors):
+            return False
+    return True
+
+
 def _groups(structure: Structure) -> list[NDArray[np.float64]]:
     """Fractional positions of each species, in the order of the sites."""
     labelled = sorted(zip((site.species_string for site in structure), structure.frac_coords, strict=True), key=_label)
@@ -71,9 +97,19 @@ def _label(item: tuple[str, NDArray[np.float64]]) -> str:
 
 
 def _maps_all(
-    vectors: NDArray[np.float64], differences: NDArray[np.float64], box: NDArray[np.float64]
+    vectors: NDArray[np.float64],
+    differences: NDArray[np.float64],
+    box: NDArray[np.float64],
+    matrix: NDArray[np.float64] | None = None,
+    radius: float = 0.0,
 ) -> NDArray[np.bool_]:
-    """Which vectors (m, 3) are, for every site i, one of its differences (i, j, 3) within the box; (m,)."""
+    """Which vectors (m, 3) are, for every site i, one of its differences (i, j, 3) within the box; (m,).
+
+    With a cell (3, 3) also within a radius in Å, where the box around a sphere of that radius is given.
+    """
     left = vectors[:, None, None] - differences[None]
     left -= np.round(left)
-    return (np.abs(left) < box).all(axis=-1).any(axis=-1).all(axis=-1)
+    near = (np.abs(left) < box).all(axis=-1)
+    if matrix is not None and (box < 0.5).all():  # no other image is as near
+        near &= ((left @ matrix) ** 2).sum(axis=-1) < radius**2
+    return near.any(axis=-1).all(axis=-1)

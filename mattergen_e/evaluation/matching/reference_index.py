@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mattergen_e.evaluation.matching.crystal import Crystal, prepare
 from mattergen_e.evaluation.matching.grouping import OnUndecided, distribute, key, matches, positions_by
+from mattergen_e.evaluation.matching.stored import StoredCrystal
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -21,7 +23,11 @@ _Result = list[tuple[int, list[int], str | None]]
 
 
 class References(Protocol):
-    """What the index needs of a reference set; `ordered = False` says that there are disordered crystals in it."""
+    """What the index needs of a reference set; `ordered = False` says that there are disordered crystals in it.
+
+    What spares time is asked for if it is there, as in `evaluation.reference.Reference`: `members(formulas)`, where the
+    crystals of each formula are, and `sites(i)` and `reduced(i)`, a crystal and its reduced cell as arrays.
+    """
 
     @property
     def ids(self) -> Any: ...
@@ -44,7 +50,10 @@ class ReferenceIndex:
 
     def __init__(self, reference: References) -> None:
         self.reference = reference
-        self._by_formula = positions_by(str(formula) for formula in reference.formulas)
+
+    @cached_property
+    def _by_formula(self) -> dict[str, list[int]]:
+        return positions_by(str(formula) for formula in self.reference.formulas)
 
     def find(
         self,
@@ -73,7 +82,7 @@ class ReferenceIndex:
         crystals = prepare(structures)
         ordered = all(crystal.ordered for crystal in crystals) and getattr(self.reference, "ordered", True)
         groups = positions_by(key(crystal, ordered) for crystal in crystals)
-        known = self._by_formula if ordered else self._by_chemical_system()
+        known = self._by_chemical_system() if not ordered else self._members(list(groups))
         shared = sorted(((group, known[name]) for name, group in groups.items() if name in known), key=_cost)[::-1]
         found: list[list[str]] = [[] for _ in crystals]
         reasons = {}
@@ -99,10 +108,22 @@ class ReferenceIndex:
         self, crystals: list[Crystal], shared: list[tuple[list[int], list[int]]], first_only: bool
     ) -> Iterator[_Task]:
         for group, members in shared:
-            references = prepare([self.reference.structure(member) for member in members])
+            references = [self._crystal(member) for member in members]
             for start in range(0, len(group), CHUNK):
                 chunk = group[start : start + CHUNK]
                 yield chunk, [crystals[position] for position in chunk], members, references, first_only
+
+    def _members(self, formulas: list[str]) -> dict[str, list[int]]:
+        find = getattr(self.reference, "members", None)
+        return self._by_formula if find is None else find(formulas)
+
+    def _crystal(self, member: int) -> Crystal:
+        find = getattr(self.reference, "reduced", None)
+        reduced = None if find is None else find(member)
+        if reduced is None:
+            return Crystal(self.reference.structure(member))
+        reference: Any = self.reference
+        return StoredCrystal(reference.sites(member), reduced, str(reference.formulas[member]))
 
     def _by_chemical_system(self) -> dict[str, list[int]]:
         systems: dict[str, list[int]] = {}

@@ -43,6 +43,15 @@ def join(path: Path, parts: Sequence[Path], name: str, length: int) -> ArrayInfo
     return _write(path, (length, *first.shape[1:]), first.dtype, blocks)
 
 
+def join_all(path: Path, parts: Sequence[Path], name: str) -> ArrayInfo:
+    """As `join`, of chunks that have any number of rows.
+
+    Raises:
+        UserError: If a chunk is damaged.
+    """
+    return join(path, parts, name, sum(len(_load(part, [name])[name]) for part in parts))
+
+
 def _write(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], blocks: Iterable[NDArray[Any]]) -> ArrayInfo:
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     rows = 0

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation.energy import calculators
 from mattergen_e.evaluation.energy.energies import Energies, read_energies
-from mattergen_e.evaluation.reference import assemble
+from mattergen_e.evaluation.reference import assemble, reduced
 from mattergen_e.evaluation.reference.chunks import ChunkTask, compute_chunk, one_thread, shared_calculator
 from mattergen_e.evaluation.reference.folder import MANIFEST_NAME, PROPERTIES_FOLDER, ReferenceManifest, read_manifest
 from mattergen_e.evaluation.reference.sources import SPLITS, Crystals, read_sources, take
@@ -75,7 +75,7 @@ def build(
         settings: What to build.
         jobs: Workers of one thread each; None for one per core, or one on a GPU.
         backend: Of joblib.
-        overwrite: Replace a reference that was built with other settings or of other sources.
+        overwrite: Replace a reference that is damaged, was built with other settings or of other sources.
 
     Returns:
         The manifest, and whether the reference was there already.
@@ -94,9 +94,11 @@ def build(
     lock = _open(out)
     try:
         if _find(out, stamp, overwrite):
-            return read_manifest(out), True
+            return _up_to_date(out, settings, jobs, backend), True
         _compute(crystals, out / PARTS_FOLDER, settings, jobs, backend)
-        return _finish(crystals, out, settings, stamp, given), False
+        manifest = _finish(crystals, out, settings, stamp, given)
+        manifest = reduced.complete(out, manifest, out / PARTS_FOLDER, settings.chunk, jobs, backend)
+        return _write_manifest(out, manifest), False
     finally:
         lock.release()
 
@@ -150,9 +152,11 @@ def _find(out: Path, stamp: dict[str, Any], overwrite: bool) -> bool:
     parts = out / PARTS_FOLDER
     found = None
     if (out / MANIFEST_NAME).is_file():
+        if overwrite:  # whatever is wrong with it
+            (out / MANIFEST_NAME).unlink()
+            return _find(out, stamp, overwrite)
         found = read_manifest(out).settings
         if found == stamp:
-            shutil.rmtree(parts, ignore_errors=True)
             return True
     elif (parts / STAMP_NAME).is_file():
         with suppress(OSError, ValueError):
@@ -163,7 +167,6 @@ def _find(out: Path, stamp: dict[str, Any], overwrite: bool) -> bool:
             raise UserError(
                 f"{out} holds a reference with other {differing}: choose another --out, or replace it with --overwrite."
             )
-        (out / MANIFEST_NAME).unlink(missing_ok=True)
         shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir(exist_ok=True)
     remove_temporary(parts)
@@ -223,7 +226,7 @@ def _write_part(path: Path, arrays: dict[str, Any]) -> None:
 def _finish(
     crystals: Crystals, out: Path, settings: BuildSettings, stamp: dict[str, Any], given: Energies | None
 ) -> ReferenceManifest:
-    """Puts the chunks together; the manifest comes last."""
+    """Puts the chunks together."""
     from mattergen_e.provenance import hardware, versions
 
     parts = [part_file(out / PARTS_FOLDER, i) for i in range(math.ceil(len(crystals) / settings.chunk))]
@@ -248,7 +251,7 @@ def _finish(
     arrays = {f"{name}.npy": assemble.write(out / f"{name}.npy", array) for name, array in whole.items()}
     for name in ("magpie", "amd"):
         arrays[f"{name}.npy"] = assemble.join(out / f"{name}.npy", parts, name, len(crystals))
-    manifest = ReferenceManifest(
+    return ReferenceManifest(
         created=datetime.now(UTC),
         structures=len(crystals),
         settings=stamp,
@@ -262,8 +265,22 @@ def _finish(
         arrays=arrays,
         provenance={"versions": versions(), "hardware": hardware()},
     )
+
+
+def _write_manifest(out: Path, manifest: ReferenceManifest) -> ReferenceManifest:
+    """Writes the manifest, which comes last."""
     with replacing(out / MANIFEST_NAME) as file:
         file.write(manifest.model_dump_json(indent=1).encode() + b"\n")
+    shutil.rmtree(out / PARTS_FOLDER, ignore_errors=True)
+    return manifest
+
+
+def _up_to_date(out: Path, settings: BuildSettings, jobs: int | None, backend: str) -> ReferenceManifest:
+    """The manifest of a reference that is there; what an earlier version did not write is added."""
+    manifest = read_manifest(out)
+    if not reduced.is_complete(manifest):
+        manifest = reduced.complete(out, manifest, out / PARTS_FOLDER, settings.chunk, jobs, backend)
+        return _write_manifest(out, manifest)
     shutil.rmtree(out / PARTS_FOLDER, ignore_errors=True)
     return manifest
 

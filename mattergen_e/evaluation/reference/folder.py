@@ -11,14 +11,24 @@
     <folder>/amd.npy               (n, k) float32, Å
     <folder>/properties/<name>.npy (n,) float64, NaN where unknown
 
+What follows from these and is kept so that matching need not make it (see `reduced`); references of earlier versions
+have none of it:
+
+    <folder>/reduced_cell.npy           (n, 3, 3) float64, Å, NaN where there is none
+    <folder>/reduced_num_atoms.npy      (n,) int64, 0 where there is none
+    <folder>/reduced_frac_coords.npy    (reduced sites, 3) float64
+    <folder>/reduced_atomic_numbers.npy (reduced sites,) int64
+    <folder>/formula_order.npy          (n,) int64, positions of the crystals in the order of their formulas
+
 Arrays are mapped into memory, so that opening a million crystals costs nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -36,6 +46,11 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 PROPERTIES_FOLDER = "properties"
+#: Arrays that follow from others: results do not depend on them, only how fast they come.
+DERIVED = ("reduced_cell", "reduced_num_atoms", "reduced_frac_coords", "reduced_atomic_numbers", "formula_order")
+
+#: Lattice vectors (3, 3) in Å, fractional positions (sites, 3), and atomic numbers (sites,).
+Sites = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
 
 
 class _Model(BaseModel):
@@ -85,9 +100,15 @@ class ReferenceManifest(_Model):
     @property
     def hash(self) -> str:
         """sha256 of all that results depend on: the arrays and the energies of elements."""
-        parts = [f"{name} {info.sha256}" for name, info in sorted(self.arrays.items())]
+        derived = {f"{name}.npy" for name in DERIVED}
+        parts = [f"{name} {info.sha256}" for name, info in sorted(self.arrays.items()) if name not in derived]
         parts += [f"{symbol} {energy!r}" for symbol, energy in sorted(self.elements.items())]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    @property
+    def reducer(self) -> str | None:
+        """Version of pymatgen that made the reduced cells; None if there are none."""
+        return self.provenance.get("reduced_cells", {}).get("pymatgen")
 
 
 class Reference:
@@ -103,7 +124,7 @@ class Reference:
         self.path = path
         self.manifest = manifest
         self._arrays: dict[str, NDArray[Any]] = {}
-        self._offsets: NDArray[np.int64] | None = None
+        self._offsets: dict[str, NDArray[np.int64]] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -193,9 +214,12 @@ class Reference:
     @property
     def offsets(self) -> NDArray[np.int64]:
         """(n + 1,) where the sites of each crystal begin in `atomic_numbers` and `frac_coords`."""
-        if self._offsets is None:
-            self._offsets = np.concatenate([[0], np.cumsum(self.array("num_atoms"))])
-        return self._offsets
+        return self._starts("num_atoms")
+
+    @cached_property
+    def has_reduced(self) -> bool:
+        """Whether there are reduced cells, made by the pymatgen that is installed."""
+        return self.manifest.reducer == reducer()
 
     def array(self, name: str) -> NDArray[Any]:
         """An array of the folder by name (`cell`, `atomic_numbers`, ...), mapped into memory, read-only.
@@ -218,9 +242,40 @@ class Reference:
         """
         from pymatgen.core import Lattice, Structure
 
-        start, end = self.offsets[index], self.offsets[index + 1]
-        numbers = self.array("atomic_numbers")[start:end].tolist()
-        return Structure(Lattice(self.array("cell")[index]), numbers, self.array("frac_coords")[start:end])
+        cell, positions, numbers = self.sites(index)
+        return Structure(Lattice(cell), numbers.tolist(), positions)
+
+    def sites(self, index: int) -> Sites:
+        """A crystal as arrays.
+
+        Args:
+            index: Position, 0 to n - 1.
+        """
+        return self._sites(index, "")
+
+    def reduced(self, index: int) -> Sites | None:
+        """The reduced cell that pymatgen's StructureMatcher makes of a crystal, if it is kept here.
+
+        Args:
+            index: Position, 0 to n - 1.
+        """
+        found = self._sites(index, "reduced_") if self.has_reduced else None
+        return found if found is not None and len(found[2]) else None
+
+    def members(self, formulas: Sequence[str]) -> dict[str, list[int]]:
+        """Positions of the crystals of each reduced formula, those of formulas that occur."""
+        known = self.formulas
+        wanted = np.array([name for name in dict.fromkeys(formulas) if len(name) <= known.dtype.itemsize // 4])
+        if "formula_order.npy" not in self.manifest.arrays or not len(wanted):
+            chosen = np.flatnonzero(np.isin(known, wanted)) if len(wanted) else wanted
+            found: dict[str, list[int]] = {}
+            for index in chosen.tolist():
+                found.setdefault(str(known[index]), []).append(index)
+            return found
+        wanted, order = wanted.astype(known.dtype), self.array("formula_order")
+        starts, ends = (np.searchsorted(known, wanted, side=side, sorter=order) for side in ("left", "right"))
+        spans = zip(wanted.tolist(), starts.tolist(), ends.tolist(), strict=True)
+        return {name: order[start:end].tolist() for name, start, end in spans if start < end}
 
     def structures(self, indices: Iterable[int]) -> Iterator[Structure]:
         """Crystals of these positions, one after the other."""
@@ -238,6 +293,17 @@ class Reference:
             raise UserError(f"{self.path} has no energies: build the reference with --calculator or --energies.")
         return Hull(self.formulas, self.chemical_systems, self.energies, elements=self.manifest.elements)
 
+    def _sites(self, index: int, prefix: str) -> Sites:
+        starts = self._starts(f"{prefix}num_atoms")
+        span = slice(starts[index], starts[index + 1])
+        cell, positions, numbers = (self.array(prefix + name) for name in ("cell", "frac_coords", "atomic_numbers"))
+        return cell[index], positions[span], numbers[span]
+
+    def _starts(self, name: str) -> NDArray[np.int64]:
+        if name not in self._offsets:
+            self._offsets[name] = np.concatenate([[0], np.cumsum(self.array(name))])
+        return self._offsets[name]
+
     def verify(self) -> None:
         """Compares the bytes of all arrays with the manifest.
 
@@ -249,6 +315,13 @@ class Reference:
         for name, info in self.manifest.arrays.items():
             if hash_file(self.path / name) != info.sha256:
                 raise UserError(f"{self.path / name} is not what was built: build the reference anew with --overwrite.")
+
+
+def reducer() -> str:
+    """Version of pymatgen, on which reduced cells depend."""
+    from pymatgen.core import __version__
+
+    return __version__
 
 
 def read_manifest(path: Path) -> ReferenceManifest:
@@ -279,4 +352,4 @@ def _load(file: Path, info: ArrayInfo) -> NDArray[Any]:
         raise UserError(f"{file} is not a plain array ({error}): build the reference anew with --overwrite.") from None
     if list(found.shape) != info.shape or str(found.dtype) != info.dtype:
         raise UserError(f"{file} is not what was built: build the reference anew with --overwrite.")
-    return found
+    return np.asarray(found)  # a view: it is faster to take parts of than numpy's memmap
