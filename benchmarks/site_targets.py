@@ -6,10 +6,10 @@
 Targets are sites of crystals that nothing was trained on, drawn at random, or with --whole all sites of such crystals.
 For each, crystals are generated that shall have these spectra, at site 0 or at all sites: without being told (the
 baseline), by the condition site_dos at two strengths, by clamping atomic_dos in a joint model that never saw it given
-(re-noised on the way), and by giving it to one that did, the mirror of prediction, at two strengths. The forward
-predictor says what spectra the crystals have; its own error on the crystals that the targets come from is the last
-line. With --whole the last column is the share of crystals with the composition of the target's, of those of all ways.
-Crystals are judged as they are, unrelaxed. Standard errors are over the targets' means, which share a target's luck.
+(re-noised on the way), by giving it to one that did, the mirror of prediction, at two strengths, and by a classifier
+that guides a model that is told nothing. The forward predictor says what spectra the crystals have; its own error on
+the crystals that the targets come from is the last line. With --whole the last column is the share of crystals with the
+composition of the target's. Crystals are judged as they are, unrelaxed. Standard errors are over the targets' means.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ class Way:
     model: str
     key: str
     omega: float | None = None
+    classifier: str | None = None
 
 
 def ways(arguments: argparse.Namespace) -> list[Way]:
@@ -123,6 +124,10 @@ def ways(arguments: argparse.Namespace) -> list[Way]:
     if arguments.given:
         found.append(Way("given", "atomic_dos given, ω = 0", arguments.given, "atomic_dos", 0.0))
         found.append(Way("given_guided", "atomic_dos given, ω = 1", arguments.given, "atomic_dos", 1.0))
+    if arguments.classifier:
+        words = f"{{predictor: {Path(arguments.classifier).absolute()}, strength: {arguments.strength}}}"
+        label = f"classifier, λ = {arguments.strength:g}"
+        found.append(Way("classifier", label, arguments.base, "site_dos", classifier=words))
     return found
 
 
@@ -146,6 +151,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--adapter", required=True, help="model trained with the recipe site_dos")
     parser.add_argument("--joint", help="joint model that generates atomic_dos, trained without giving it")
     parser.add_argument("--given", help="one that was trained with lightning_module.shares.given above 0")
+    parser.add_argument("--classifier", help="predictor of noised crystals (dos-predictor train --noisy)")
+    parser.add_argument("--base", default="checkpoints/base_small", help="model that the classifier guides")
+    parser.add_argument("--strength", type=float, default=5.0, help="of the classifier")
     parser.add_argument("--whole", action="store_true", help="tell all sites of a crystal, not one")
     parser.add_argument("--predictor", default="checkpoints/dos_predictor")
     parser.add_argument("--targets", type=int, default=8)
@@ -163,6 +171,7 @@ def generate(out: Path, way: Way, constraints: dict, arguments: argparse.Namespa
     file.write_text(json.dumps(constraints))
     words = [f"sampler_partial.constraints={file}"]
     words += [] if way.omega is None else [f"sampler_partial.omega={way.omega}"]
+    words += [] if way.classifier is None else [f"sampler_partial.classifier={way.classifier}"]
     command = [
         str(Path(sys.executable).with_name("mattergen-generate")), str(out), f"--model_path={way.model}",
         "--sampling_config_name=joint", f"--batch_size={arguments.crystals}", "--num_batches=1",
