@@ -45,7 +45,9 @@ def build(
     device: Annotated[str, typer.Option(help="Of the calculator: cpu or cuda.")] = "cpu",
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Workers. Default: all cores.")] = None,
     backend: Annotated[str, typer.Option(help="Of joblib: loky, threading, dask[:ADDRESS], ray[:ADDRESS].")] = "loky",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a reference: damaged, or with other settings.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a reference: damaged, or with other settings.")
+    ] = False,
 ) -> None:
     """Build the reference that `evaluate` compares with; goes on where it was stopped."""
     from mattergen_e.console import quiet, stdout
