@@ -47,6 +47,8 @@ class MatterGenESearchPath(SearchPathPlugin):
         # The application at hand is MatterGen's (or uses it): now, and only now, the heavy part of the plugin is due.
         upstream = importlib.import_module("mattergen_e.upstream")
         upstream.prepare()
+        if "mattergen.generator" in sys.modules:
+            importlib.import_module("mattergen_e.generation.seams").prepare()
 
         main = next((element for element in search_path.get_path() if element.provider == "main"), None)
         kind = _kind(main.path if main is not None else None)

@@ -1,4 +1,5 @@
-"""The one door to MatterGen: everything that reaches into it from outside stands here. No other file patches anything.
+"""The door to MatterGen: everything that reaches into it from outside stands here, and for its generator in
+`mattergen_e.generation.seams`. No other file patches anything.
 
 Checked on MatterGen 1.0.3 (PyPI wheel and git checkout) with torch 2.15, pytorch-lightning 2.6 and hydra 1.3.8.
 `prepare()` is called by the Hydra search path plugin as soon as one of MatterGen's applications looks for a
@@ -10,10 +11,6 @@ configuration, which each of its commands does before it builds or loads anythin
 | `_allow_harmless_classes` | torch loads with `weights_only=True`; older checkpoints hold configuration containers |
 | `_say_hub_errors_in_one_sentence` | without a network, a published checkpoint ends in a page of traceback |
 | `watch_for_early_errors` | the same for `mattergen-generate --pretrained-name`, which asks the hub before all else |
-| `_check_conditions` | what the model cannot take was refused after loading it, or by an assertion |
-| `_check_conditions` | compositions that Python callers give to the joint sampling ended in a `TypeError` |
-| `_check_steps` | a model trained with another number of steps than the sampling settings ended in a bare assertion |
-| `_replace_draw_samples` | upstream writes structures only, at the very end, through fixed temporary names |
 | `register_property` | a condition must be in upstream's list before a dataset or an embedding is built |
 """
 
@@ -49,13 +46,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def prepare() -> None:
-    """Makes MatterGen complete and hooks the plugin in; does nothing the second time."""
+    """Makes MatterGen complete and its checkpoints safe to load; does nothing the second time."""
     _repair_scale_factors()
     _allow_harmless_classes()
     _say_hub_errors_in_one_sentence()
-    _check_steps()
-    _replace_draw_samples()
-    _check_conditions()
 
 
 def exit_on_user_error(function: F) -> F:
@@ -263,96 +257,6 @@ def watch_for_early_errors() -> None:
         raise SystemExit(2)
 
     sys.excepthook = hook
-
-
-# -- generation -------------------------------------------------------------------------------------------------------
-
-
-def _check_steps() -> None:
-    """Sampling settings ask for a number of steps; the diffusion of atom types is tied to that of the training."""
-    import mattergen.diffusion.sampling.pc_sampler as pc_sampler
-
-    from mattergen_e.generation.settings import require_trained_steps
-
-    sampler: Any = pc_sampler.PredictorCorrector
-    original = sampler.__init__
-    if getattr(original, "_mattergen_e", False):
-        return
-
-    @functools.wraps(original)
-    @exit_on_user_error
-    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
-        module, steps = kwargs.get("diffusion_module"), kwargs.get("N")
-        discrete = getattr(getattr(module, "corruption", None), "discrete_corruptions", {})
-        trained = {corruption.N for corruption in discrete.values()}
-        require_trained_steps(steps, trained)
-        original(self, *args, **kwargs)
-
-    checked._mattergen_e = True  # type: ignore[attr-defined]
-    sampler.__init__ = checked
-
-
-def _replace_draw_samples() -> None:
-    """A sampler with a `draw` of its own, as `JointSampler`, generates with that; any other with MatterGen's."""
-    generator: Any = sys.modules.get("mattergen.generator")
-    if generator is None or getattr(generator.draw_samples_from_sampler, "_mattergen_e", False):
-        return
-    from mattergen_e.generation.settings import require_joint_settings
-
-    original = generator.draw_samples_from_sampler
-
-    @functools.wraps(original)
-    @exit_on_user_error
-    def draw_samples_from_sampler(sampler: Any, *args: Any, **kwargs: Any) -> Any:
-        own = getattr(sampler, "draw", None)
-        if own is not None:
-            return own(sampler, *args, **kwargs)
-        fields = getattr(sampler.diffusion_module, "joint_fields", None)
-        require_joint_settings(() if fields is None else fields.descriptors)
-        return original(sampler, *args, **kwargs)
-
-    draw_samples_from_sampler._mattergen_e = True  # type: ignore[attr-defined]
-    generator.draw_samples_from_sampler = draw_samples_from_sampler
-
-
-def _check_conditions() -> None:
-    """Refuses what the model cannot take, as soon as its configuration is known and the files of a request are read.
-
-    `CrystalGenerator.generate(target_compositions_dict=...)` is not checked by MatterGen, unlike the constructor.
-    """
-    generator: Any = sys.modules.get("mattergen.generator")
-    if generator is None or getattr(generator.CrystalGenerator.get_condition_loader, "_mattergen_e", False):
-        return
-    original = generator.CrystalGenerator.get_condition_loader
-
-    @functools.wraps(original)
-    @exit_on_user_error
-    def get_condition_loader(self: Any, sampling_config: Any, target_compositions_dict: Any = None) -> Any:
-        own = "draw" in sampling_config.sampler_partial
-        if target_compositions_dict and own:
-            raise UserError(COMPOSITIONS)
-        conditions = self.properties_to_condition_on or {}
-        if own and isinstance(conditions, dict):
-            check_known(list(conditions), _conditions_of(self.cfg))
-        elif set(conditions) & ARRAY_CONDITIONS:
-            raise UserError("a condition that is a spectrum needs --sampling_config_name=joint: add it to the command.")
-        from mattergen_e.generation.early import checked  # after the checks above, which need none of it
-
-        read = functools.partial(original, self, sampling_config, target_compositions_dict)
-        return checked(self, sampling_config.sampler_partial, own, read)
-
-    get_condition_loader._mattergen_e = True  # type: ignore[attr-defined]
-    generator.CrystalGenerator.get_condition_loader = get_condition_loader
-
-
-def _conditions_of(config: Any) -> list[str] | None:
-    """Names of the conditions in a model's configuration; None if it is not built as MatterGen's are."""
-    from omegaconf import OmegaConf
-
-    model = OmegaConf.select(config, "lightning_module.diffusion_module.model")
-    if model is None:
-        return None
-    return [name for part in ("property_embeddings", "property_embeddings_adapt") for name in model.get(part) or ()]
 
 
 # -- conditions -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import typer
 from mattergen_e.errors import UserError
 
 if TYPE_CHECKING:
-    from mattergen_e.report.compare import Comparison
+    from mattergen_e.report.comparison import Comparison
 
 
 class Format(StrEnum):

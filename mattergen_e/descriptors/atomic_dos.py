@@ -14,7 +14,8 @@ from mattergen_e.data.cache import load_manifest
 from mattergen_e.descriptors.autoencoder_slot import ENTRY, AutoencoderSlot, from_bytes
 from mattergen_e.descriptors.base import Descriptor, per_step_fraction
 from mattergen_e.dos.autoencoder import folder as autoencoder_folder
-from mattergen_e.dos.autoencoder.model import Autoencoder, encode_cache
+from mattergen_e.dos.autoencoder.data import encode_cache
+from mattergen_e.dos.autoencoder.model import Autoencoder
 from mattergen_e.dos.grid import EnergyGrid
 from mattergen_e.dos.objects import CrystalSpectra
 from mattergen_e.errors import UserError

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mattergen_e.report.dos_block import ERRORS, MATCHES, METRICS, DosTargets, between, head, shown
+from mattergen_e.report.grid import Grid, Text
 from mattergen_e.report.notes import UNKNOWN
-from mattergen_e.report.tables import Grid, Text
 
 if TYPE_CHECKING:
-    from mattergen_e.report.compare import Comparison
+    from mattergen_e.report.comparison import Comparison
     from mattergen_e.report.rates import Run
 
 ROWS = ("", "95 %", "random")

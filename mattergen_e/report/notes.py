@@ -9,7 +9,7 @@ from mattergen_e.evaluation.statistics import LEAST_EXPECTED
 from mattergen_e.report.rates import A_FILE, ALL, COLUMNS, UNITS, Run, differing
 
 if TYPE_CHECKING:
-    from mattergen_e.report.compare import Comparison
+    from mattergen_e.report.comparison import Comparison
 
 TEST = "two-sided two-proportion z-test with pooled variance"
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mattergen_e.report import dos_tables
+from mattergen_e.report.grid import Grid, Text
 from mattergen_e.report.notes import NOT_COMPARABLE, ROUGH, UNKNOWN
 from mattergen_e.report.rates import COLUMNS
 
 if TYPE_CHECKING:
-    from mattergen_e.report.compare import Cell, Comparison, Line
+    from mattergen_e.report.comparison import Cell, Comparison, Line
 
 ARROWS = {1: "↑", -1: "↓"}
 _STYLES = {0: "", 1: "bold green", -1: "bold red"}
@@ -26,24 +27,6 @@ _LATEX = {
     "↑": r"$\uparrow$", "↓": r"$\downarrow$", "≈": r"$\approx$", "–": "--", "‡": r"\ddag{}", "Å": r"\AA{}",
     "≤": r"$\leq$",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Text:
-    """What stands in a cell; direction 1 or -1 where it is significantly above or below the baseline."""
-
-    text: str
-    direction: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Grid:
-    """A table without a format: groups of rows; so many columns from the left hold texts, the others numbers."""
-
-    title: str
-    head: tuple[str, ...]
-    groups: tuple[tuple[tuple[Text, ...], ...], ...]
-    texts: int
 
 
 def rates(comparison: Comparison) -> Grid:
@@ -132,8 +115,6 @@ def latex(comparison: Comparison) -> str:
 
 
 def _grids(comparison: Comparison) -> Iterator[Grid]:
-    from mattergen_e.report import dos_tables
-
     yield rates(comparison)
     if comparison.tests:
         yield differences(comparison)

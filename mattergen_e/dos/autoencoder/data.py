@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mattergen_e.data.cache import load_array, load_manifest, open_sites
-from mattergen_e.dos.autoencoder.model import SPECTRA, check_spectra
+from mattergen_e.dos.autoencoder.model import SPECTRA, Autoencoder, check_spectra
 from mattergen_e.dos.processing import AtomicDosSettings
 from mattergen_e.errors import UserError
 
@@ -128,6 +128,27 @@ def read_split(split_dir: str | Path) -> SiteSpectra:
     if len(split.rows) == 0:
         raise UserError(f"{folder} has no known {SPECTRA}: label calculations that have a projected DOS")
     return split
+
+
+def encode_cache(autoencoder: Autoencoder, split_dir: str | Path) -> NDArray[np.float32]:
+    """Latents of all sites of a split of a cache.
+
+    Args:
+        autoencoder: The autoencoder.
+        split_dir: `<cache>/<split>`.
+
+    Returns:
+        (sites, latents) float32 in the order of `pos.npy`; NaN where the spectrum is unknown.
+
+    Raises:
+        UserError: If the spectra are missing, were made in another way, or cannot be encoded.
+    """
+    autoencoder.require_cache(load_manifest(split_dir))
+    split = read_split(split_dir)
+    latents = np.full((len(split.values), autoencoder.latents), np.nan, dtype=np.float32)
+    for rows in np.array_split(split.rows, max(1, -(-len(split.rows) // 65536))):
+        latents[rows] = autoencoder.encode(split.values[rows], split.processing.grid)
+    return latents
 
 
 class SpectraPairs(Dataset):

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -229,30 +228,6 @@ def check_spectra(
         site = names[np.argmin(full)]
         raise UserError(f"{where} have no states at site {site}: leave that site out, an empty spectrum has no shape")
     return spectra
-
-
-def encode_cache(autoencoder: Autoencoder, split_dir: str | Path) -> Array:
-    """Latents of all sites of a split of a cache.
-
-    Args:
-        autoencoder: The autoencoder.
-        split_dir: `<cache>/<split>`.
-
-    Returns:
-        (sites, latents) float32 in the order of `pos.npy`; NaN where the spectrum is unknown.
-
-    Raises:
-        UserError: If the spectra are missing, were made in another way, or cannot be encoded.
-    """
-    from mattergen_e.data.cache import load_manifest
-    from mattergen_e.dos.autoencoder.data import read_split
-
-    autoencoder.require_cache(load_manifest(split_dir))
-    split = read_split(split_dir)
-    latents = np.full((len(split.values), autoencoder.latents), np.nan, dtype=np.float32)
-    for rows in np.array_split(split.rows, max(1, -(-len(split.rows) // 65536))):
-        latents[rows] = autoencoder.encode(split.values[rows], split.processing.grid)
-    return latents
 
 
 def _to_numpy(values: Any) -> NDArray[Any]:

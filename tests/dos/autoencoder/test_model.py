@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from mattergen_e.data.cache import load_manifest
-from mattergen_e.dos.autoencoder.data import read_split
-from mattergen_e.dos.autoencoder.model import Autoencoder, encode_cache
+from mattergen_e.dos.autoencoder.data import encode_cache, read_split
+from mattergen_e.dos.autoencoder.model import Autoencoder
 from mattergen_e.dos.grid import ATOMIC_GRID, EnergyGrid
 from mattergen_e.dos.processing import AtomicDosSettings
 from mattergen_e.errors import UserError
