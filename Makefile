@@ -1,7 +1,7 @@
 # make demo: generates crystals with Bader charges, measures the charges' accuracy, writes a report of the crystals.
 # make test: the checks of CI.
 PYTHON ?= python3
-# Test files at a time; each runs in one process.
+# Test files at a time; each runs in one process, in the order of the folders: files of slow tests come early.
 JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,10 +23,10 @@ demo: install
 	$(BIN)/mattergen-e demo
 
 test: install lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder
 
 test-fast: install lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .

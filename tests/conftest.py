@@ -14,6 +14,9 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+#: Files whose tests share a compiled package, which takes minutes to compile: for one process, not for each.
+COMPILED = {"tests/labels/test_bader.py", "tests/labels/test_compute.py"}
+
 #: A denoiser of about ten thousand parameters; every number is far below those of the recipes.
 TINY = (
     "lightning_module.diffusion_module.model.hidden_dim=16",
@@ -47,6 +50,19 @@ CHARGES: dict[str, dict[str, float]] = {
     "Li2O": {"Li": 0.88, "O": -1.75},
     "Mg2Si": {"Mg": 1.36, "Si": -2.72},
 }
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests run in several processes, those of a file stay together."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "compiled" if file in COMPILED else file
+
+    return Files(config, log)
 
 
 def _conventional_cells() -> dict[str, Any]:
