@@ -1,7 +1,7 @@
 """Cost of each kind of guidance and of constraints: sampling steps against those of the model without condition.
 
     python benchmarks/guidance_cost.py [--base checkpoints/base_small] [--cdosgen FOLDER] [--site-dos FOLDER]
-        [--predictor FOLDER] [--crystals 16] [--steps 20] [--repeats 3]
+        [--given FOLDER] [--predictor FOLDER] [--crystals 16] [--steps 20] [--repeats 3]
 
 All kinds run in turn on the same batch; printed are the median seconds per step (predictor and corrector) of each and
 the median of its ratios to the base model of the same round. On a CPU it is the process's own time that counts, which
@@ -28,7 +28,7 @@ from mattergen_e import provenance
 from mattergen_e.conditioning.targets import Request, Targets
 from mattergen_e.diffusion.classifier import Classifier
 from mattergen_e.diffusion.classifier_target import ClassifierSettings, Wanted
-from mattergen_e.diffusion.held import FixedTypes, Held, SiteTargets
+from mattergen_e.diffusion.held import ClampedDescriptor, FixedTypes, Held, SiteTargets
 from mattergen_e.diffusion.sampler import JointSampler
 from mattergen_e.dos.grid import TOTAL_GRID
 from mattergen_e.dos.predictor.folder import load
@@ -71,7 +71,7 @@ def classifier(folder: Path, device: torch.device) -> Classifier:
     values = np.interp(grid.energies, TOTAL_GRID.energies, SPECTRUM).astype(np.float32)[None]
     targets = Targets("classifier", Request(file=Path("none")), ("spectrum",), values, "", grid)
     settings = ClassifierSettings(predictor=folder, target=Path("none"))
-    return Classifier(predictor, Wanted(settings, targets, predictor.fingerprint))
+    return Classifier(predictor, Wanted(settings, targets, predictor.grids.sites, predictor.fingerprint))
 
 
 def kinds(arguments: argparse.Namespace, batch: ChemGraph) -> dict[str, tuple[JointSampler, ChemGraph]]:
@@ -90,6 +90,13 @@ def kinds(arguments: argparse.Namespace, batch: ChemGraph) -> dict[str, tuple[Jo
         for omega in (0.0, 1.0):
             held = Held(targets=[SiteTargets("site_dos", {0: values})])
             found[f"site_dos, omega {omega:g}"] = sampler(model, omega=omega, constraints=held), batch
+    if arguments.given is not None:
+        model = load_model(arguments.given)
+        (descriptor,) = model.descriptors.values()
+        for omega in (0.0, 1.0):
+            clamp = ClampedDescriptor(descriptor, {0: torch.zeros(descriptor.dim)}, clean=True)
+            held = Held(clamped={descriptor.name: clamp})
+            found[f"{descriptor.name} given, omega {omega:g}"] = sampler(model, omega=omega, constraints=held), batch
     if arguments.predictor is not None:
         found["classifier"] = sampler(base, classifier=classifier(arguments.predictor, base.device)), batch
     return found
@@ -109,7 +116,7 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, default=Path("checkpoints/base_small"))
-    for name in ("--cdosgen", "--site-dos", "--predictor"):
+    for name in ("--cdosgen", "--site-dos", "--given", "--predictor"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--crystals", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20)
