@@ -15,7 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 #: Files whose tests share a compiled package, which takes minutes to compile: for one process, not for each.
-COMPILED = {f"tests/labels/test_{name}.py" for name in ("bader", "compute", "materials_project")}
+COMPILED = {f"tests/labels/test_{name}.py" for name in ("bader", "compute", "materials_project", "vasp")}
 
 #: A denoiser of about ten thousand parameters; every number is far below those of the recipes.
 TINY = (
