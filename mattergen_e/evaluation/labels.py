@@ -138,7 +138,7 @@ def read_labels(path: str | Path) -> Labels:
 
 
 def _read(file: Path, folder: Path | None) -> Iterable[Label]:
-    from mattergen_e.evaluation.properties import read_rows, row_name
+    from mattergen_e.evaluation.rows import read_rows, row_name
 
     seen = set()
     for place, row in read_rows(file, (".jsonl",)):

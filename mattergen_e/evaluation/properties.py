@@ -6,12 +6,8 @@ are no number, such as a chemical system, have none.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,12 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mattergen_e.errors import UserError
+from mattergen_e.evaluation.rows import read_rows, row_name
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
-
-NAMES = ("index", "key", "id", "material_id")
-"""What may name the crystal of a row, in the order in which it is looked for."""
 
 NOT_NUMERIC = frozenset({"chemical_system", "space_group"})
 """Conditions without a tolerance."""
@@ -123,58 +117,6 @@ def _numeric_properties() -> frozenset[str]:
     from mattergen_e.data.checks import mattergen_names
 
     return frozenset(mattergen_names()[1]) - NOT_NUMERIC
-
-
-def read_rows(path: Path, formats: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place and content of each row of a table.
-
-    Args:
-        path: The file.
-        formats: Allowed endings of its name, of .csv and .jsonl; .gz may follow.
-
-    Raises:
-        UserError: If it is of another format or cannot be read, or a line is wrong.
-    """
-    name = path.name.lower().removesuffix(".gz")
-    if not name.endswith(formats):
-        raise UserError(f"{path} is of an unknown format: give a file named {' or '.join(formats)}.")
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.name.lower().endswith(".gz") else data).decode("utf-8-sig")
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): check the path.") from None
-    yield from _csv_rows(path, text) if name.endswith(".csv") else _json_rows(path, text)
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        reader.fieldnames = [str(column).strip() for column in reader.fieldnames or ()]
-        for row in reader:
-            yield f"line {reader.line_num}", row
-    except csv.Error as error:
-        raise UserError(f"{path} cannot be read as CSV ({error}): write it anew.") from None
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), start=1):  # a JSON string may hold what splitlines splits at
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {number} is not JSON ({error}): write it anew.") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number} is no JSON object: give names and properties.")
-        yield f"line {number}", row
-
-
-def row_name(row: Mapping[str, Any], place: str) -> str:
-    """What a row calls its crystal; `place` is for the error."""
-    name = next((row[key] for key in NAMES if row.get(key) not in (None, "")), None)
-    if not isinstance(name, str | int) or isinstance(name, bool):
-        raise UserError(f"{place}: the row has no name: give one of {', '.join(NAMES)}.")
-    return str(name).strip()
 
 
 def _number(raw: Any, place: str) -> float | None:

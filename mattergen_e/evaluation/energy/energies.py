@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mattergen_e.errors import UserError
+from mattergen_e.evaluation.rows import raw_rows
 
 #: What may name a crystal, in the order in which it is looked for.
 NAMES = ("material_id", "id", "index", "key")
@@ -52,46 +50,20 @@ def read_energies(path: str | Path) -> Energies:
     from mattergen_e.provenance import hash_file
 
     path = Path(path)
-    name = path.name.lower().removesuffix(".gz")
-    if not name.endswith((".csv", ".jsonl")):
-        raise UserError(f"{path} is of an unknown format: give energies as .csv or .jsonl.")
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.name.lower().endswith(".gz") else data).decode("utf-8-sig")
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): check the path.") from None
     values: dict[str, float] = {}
-    for place, row in _csv_rows(path, text) if name.endswith(".csv") else _json_rows(path, text):
+    for place, row in raw_rows(path, (".csv", ".jsonl"), partial(_check_columns, path)):
         _add(values, f"{path}, {place}", row)
     if not values:
         raise UserError(f"{path} holds no energy: expected rows with {ENERGY!r} and one of {', '.join(NAMES)}.")
     return Energies(values, {"kind": "file", "name": path.name, "sha256": hash_file(path), "rows": len(values)})
 
 
-def _csv_rows(path: Path, text: str) -> list[tuple[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    columns = [str(c).strip() for c in reader.fieldnames or ()]
+def _check_columns(path: Path, columns: list[str]) -> None:
     if ENERGY not in columns or not set(NAMES) & set(columns):
         found = ", ".join(columns[:12]) or "nothing"
         raise UserError(
             f"{path} has the wrong columns: expected {ENERGY} and one of {', '.join(NAMES)}, found {found}."
         )
-    reader.fieldnames = columns
-    try:
-        return [(f"line {reader.line_num}", row) for row in reader]
-    except csv.Error as error:
-        raise UserError(f"{path} cannot be read as CSV ({error}).") from None
-
-
-def _json_rows(path: Path, text: str) -> list[tuple[str, Any]]:
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append((f"line {number}", json.loads(line)))
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}, line {number} is not JSON ({error}).") from None
-    return rows
 
 
 def _add(values: dict[str, float], place: str, row: Any) -> None:
