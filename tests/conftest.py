@@ -381,3 +381,51 @@ def no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "randn_like", lambda x, **_: torch.zeros_like(x))
     monkeypatch.setattr(torch, "randn", lambda *size, **options: torch.zeros(*size, **options))
+
+
+@pytest.fixture(scope="session")
+def tiny_predictor() -> Callable[..., Any]:
+    """Makes an untrained predictor of densities of states of a few thousand parameters, which depends on the structure.
+
+    Takes the grids of the spectra of sites and of crystals, their smearing (eV), whether it knows noised crystals, its
+    variance at the times, and a record.
+    """
+    import torch
+
+    from mattergen_e.dos.predictor.data import Processing
+    from mattergen_e.dos.predictor.grids import Grids
+    from mattergen_e.dos.predictor.guidance import TIMES
+    from mattergen_e.dos.predictor.model import Predictor
+    from mattergen_e.dos.predictor.network import Network
+    from mattergen_e.dos.predictor.settings import EncoderSettings, NetworkSettings
+    from mattergen_e.dos.processing import AtomicDosSettings, TotalDosSettings
+
+    torch.set_num_threads(1)
+    encoder = EncoderSettings(
+        hidden_dim=16, emb_size_edge=16, emb_size_trip=8, emb_size_rbf=8, emb_size_cbf=8, emb_size_bil_trip=8,
+        num_spherical=3, num_radial=6, num_blocks=1, cutoff=5.0, max_neighbors=12,
+    )  # fmt: skip
+
+    def make(
+        sites: Any,
+        total: Any,
+        noisy: bool = False,
+        smearing: float = 0.5,
+        variance: Sequence[float] = (0.1,) * TIMES,
+        record: dict[str, Any] | None = None,
+    ) -> Any:
+        shape = NetworkSettings(
+            encoder=encoder, grids=Grids(sites=sites, total=total), width=16, layers=1, element=4, nodes=5, noisy=noisy
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = Network(shape)
+            for layer in (network.change, network.weights):
+                torch.nn.init.normal_(layer.weight, std=0.3)
+        processing = Processing(
+            atomic_dos=AtomicDosSettings(grid=sites, smearing=smearing),
+            total_dos=TotalDosSettings(grid=total, smearing=smearing),
+        )
+        return Predictor(network, processing, list(variance), record)
+
+    return make

@@ -1,42 +1,25 @@
-"""Predictors small enough to guide a generation in a test."""
+"""What happens to a crystal on the way."""
 
 from __future__ import annotations
 
 import pytest
-import torch
 
 
-@pytest.fixture(scope="session")
-def tiny_predictor():
-    """Makes an untrained predictor of a few thousand parameters whose spectra depend on the structure.
+@pytest.fixture
+def collapse():
+    """Lets the cell of the second crystal collapse at the fifth call of a sampler's score, which parks it."""
 
-    Takes the grids of the spectra of sites and of crystals, and whether it knows noised crystals.
-    """
-    from mattergen_e.dos.predictor.data import Processing
-    from mattergen_e.dos.predictor.grids import Grids
-    from mattergen_e.dos.predictor.guidance import TIMES
-    from mattergen_e.dos.predictor.model import Predictor
-    from mattergen_e.dos.predictor.network import Network
-    from mattergen_e.dos.predictor.settings import EncoderSettings, NetworkSettings
-    from mattergen_e.dos.processing import AtomicDosSettings, TotalDosSettings
+    def arrange(sampler):
+        original, calls = sampler._score_fn, []
 
-    encoder = EncoderSettings(
-        hidden_dim=16, emb_size_edge=16, emb_size_trip=8, emb_size_rbf=8, emb_size_cbf=8, emb_size_bil_trip=8,
-        num_spherical=3, num_radial=6, num_blocks=1, cutoff=5.0, max_neighbors=12,
-    )  # fmt: skip
+        def broken(x, t):
+            calls.append(None)
+            if len(calls) == 5:
+                cell = x["cell"].clone()
+                cell[1] = 0.0
+                x = x.replace(cell=sampler.guard.cell(cell))
+            return original(x, t)
 
-    def make(sites, total, noisy=True):
-        shape = NetworkSettings(
-            encoder=encoder, grids=Grids(sites=sites, total=total), width=16, layers=1, element=4, nodes=5
-        )
-        processing = Processing(
-            atomic_dos=AtomicDosSettings(grid=sites, smearing=0.5), total_dos=TotalDosSettings(grid=total, smearing=0.5)
-        )
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            network = Network(shape.model_copy(update={"noisy": noisy}))
-            for layer in (network.change, network.weights):
-                torch.nn.init.normal_(layer.weight, std=0.3)
-        return Predictor(network, processing, [0.1] * TIMES)
+        sampler._score_fn = broken
 
-    return make
+    return arrange

@@ -25,7 +25,7 @@ SPECTRUM = (4 * np.exp(-0.5 * ((SITES.energies + 6.0) / 2) ** 2)).astype(np.floa
 def folder(tiny_predictor, tmp_path_factory):
     from mattergen_e.dos.predictor.folder import save
 
-    return save(tiny_predictor(SITES, TOTAL), tmp_path_factory.mktemp("predictor"))
+    return save(tiny_predictor(SITES, TOTAL, noisy=True), tmp_path_factory.mktemp("predictor"))
 
 
 @pytest.fixture

@@ -14,34 +14,14 @@ CURVES = 3
 
 
 @pytest.fixture(scope="session")
-def dos_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of an untrained predictor of a few thousand parameters, whose spectra depend on the structure."""
-    import torch
-
+def dos_model(tiny_predictor: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an untrained predictor whose spectra depend on the structure."""
     from mattergen_e.dos.grid import ATOMIC_GRID, TOTAL_GRID
-    from mattergen_e.dos.predictor.data import Processing
     from mattergen_e.dos.predictor.folder import save
-    from mattergen_e.dos.predictor.grids import Grids
     from mattergen_e.dos.predictor.guidance import TIMES
-    from mattergen_e.dos.predictor.model import Predictor
-    from mattergen_e.dos.predictor.network import Network
-    from mattergen_e.dos.predictor.settings import EncoderSettings, NetworkSettings
-    from mattergen_e.dos.processing import AtomicDosSettings, TotalDosSettings
 
-    encoder = EncoderSettings(
-        hidden_dim=16, emb_size_edge=16, emb_size_trip=8, emb_size_rbf=8, emb_size_cbf=8, emb_size_bil_trip=8,
-        num_spherical=3, num_radial=6, num_blocks=1, cutoff=5.0, max_neighbors=12,
-    )  # fmt: skip
-    shape = NetworkSettings(
-        encoder=encoder, grids=Grids(sites=ATOMIC_GRID, total=TOTAL_GRID), width=16, layers=1, element=4, nodes=5
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = Network(shape)
-        for layer in (network.change, network.weights):
-            torch.nn.init.normal_(layer.weight, std=0.3)
-    made = Processing(atomic_dos=AtomicDosSettings(), total_dos=TotalDosSettings())
-    predictor = Predictor(network, made, np.ones(TIMES).tolist(), {"data": {"cache": "made up"}})
+    record = {"data": {"cache": "made up"}}
+    predictor = tiny_predictor(ATOMIC_GRID, TOTAL_GRID, smearing=0.1, variance=[1.0] * TIMES, record=record)
     return save(predictor, tmp_path_factory.mktemp("predictor") / "model")
 
 

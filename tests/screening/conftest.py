@@ -31,35 +31,11 @@ def textbook() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def predictor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def predictor(tiny_predictor: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an untrained predictor whose spectra depend on the crystal."""
-    import torch
-
-    from mattergen_e.dos.predictor.data import Processing
     from mattergen_e.dos.predictor.folder import save
-    from mattergen_e.dos.predictor.grids import Grids
-    from mattergen_e.dos.predictor.model import Predictor
-    from mattergen_e.dos.predictor.network import Network
-    from mattergen_e.dos.predictor.settings import EncoderSettings, NetworkSettings
-    from mattergen_e.dos.processing import AtomicDosSettings, TotalDosSettings
 
-    torch.set_num_threads(1)
-    encoder = EncoderSettings(
-        hidden_dim=16, emb_size_edge=16, emb_size_trip=8, emb_size_rbf=8, emb_size_cbf=8, emb_size_bil_trip=8,
-        num_spherical=3, num_radial=6, num_blocks=1, cutoff=5.0, max_neighbors=12,
-    )  # fmt: skip
-    shape = NetworkSettings(
-        encoder=encoder, grids=Grids(sites=SITES, total=TOTAL), width=16, layers=1, element=4, nodes=5
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = Network(shape)
-        for layer in (network.change, network.weights):
-            torch.nn.init.normal_(layer.weight, std=0.3)
-    processing = Processing(
-        atomic_dos=AtomicDosSettings(grid=SITES, smearing=0.5), total_dos=TotalDosSettings(grid=TOTAL, smearing=0.5)
-    )
-    made = Predictor(network, processing, np.linspace(0.1, 1.0, 10).tolist(), {"made": "by hand"})
+    made = tiny_predictor(SITES, TOTAL, variance=np.linspace(0.1, 1.0, 10).tolist(), record={"made": "by hand"})
     return save(made, tmp_path_factory.mktemp("models") / "dos_predictor")
 
 
