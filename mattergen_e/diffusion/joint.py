@@ -130,8 +130,8 @@ class JointCorruption(MultiCorruption):
     def sample_marginal(self, batch: Any, t: torch.Tensor) -> Any:
         """Noises a batch at times t (n_crystals,), field by field as the crystals' modes say.
 
-        A crystal without labels of a descriptor has that descriptor at full noise: it is generated without. So do the
-        sites of which it is given but hidden.
+        A crystal without labels of a descriptor has that descriptor at full noise: it is generated without. So have the
+        sites where it is given but hidden.
         """
         noisy = super().sample_marginal(batch, t)
         if MODE not in batch:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mattergen_e.report.drawing import INK, NEUTRAL, SOFT, canvas, colour
+from mattergen_e.report.drawing import SOFT, canvas, colour, spectra_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,24 +125,16 @@ def spectra_examples(pairs: SitePairs, formulas: dict[int, str], name: str, run:
     from mattergen_e.dos.metrics import at_quantiles
 
     assert pairs.distance is not None and pairs.energies is not None
-    places = at_quantiles(pairs.distance, PERCENTILES)
-    figure, axes = canvas(len(PERCENTILES), 1, height=4.8, sharex=True)
-    titles = []
-    for ax, share, place in zip(axes, PERCENTILES, places, strict=True):
+    panels = []
+    for share, place in zip(PERCENTILES, at_quantiles(pairs.distance, PERCENTILES), strict=True):
         crystal, site = int(pairs.crystal[place]), int(pairs.site[place])
-        ax.fill_between(pairs.energies, pairs.reference[place], color=NEUTRAL, alpha=0.45, linewidth=0)
-        ax.plot(pairs.energies, pairs.generated[place], color=colour(run), linewidth=1.3)
-        ax.axvline(0, color=INK, linewidth=0.6, linestyle=":")
         where = (
             f"{symbol(int(pairs.number[place]))}, site {site} of {formulas.get(crystal, 'crystal')} (crystal {crystal})"
         )
-        titles.append(f"{100 * share:g} %: {pairs.distance[place]:.3f} eV, {where}")
-        ax.set_title(titles[-1], fontsize=8.5)
-        ax.set_ylim(bottom=0)
-    axes[-1].set_xlabel("energy relative to the Fermi energy (eV)")
-    axes[-1].set_xlim(pairs.energies[0], pairs.energies[-1])
-    figure.supylabel("density of states (states/eV)", fontsize=9)
+        title = f"{100 * share:g} %: {pairs.distance[place]:.3f} eV, {where}"
+        panels.append((pairs.reference[place], pairs.generated[place], title))
+    titles = "; ".join(title for *_, title in panels)
     return (
-        figure,
-        f"{name}: generated (line) and calculated (grey) at percentiles of the distance. {'; '.join(titles)}.",
+        spectra_panels(pairs.energies, panels, run, "states/eV"),
+        f"{name}: generated (line) and calculated (grey) at percentiles of the distance. {titles}.",
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mattergen_e.report.drawing import INK, NEUTRAL, canvas, colour
+from mattergen_e.report.drawing import NEUTRAL, canvas, colour, spectra_panels
 
 if TYPE_CHECKING:
     from mattergen_e.report.figures import Drawn
@@ -54,23 +54,14 @@ def examples(curves: TargetCurves, formulas: dict[int, str], name: str, run: int
     """
     from mattergen_e.dos.metrics import at_quantiles
 
-    figure, axes = canvas(len(PERCENTILES), 1, height=4.8, sharex=True)
-    titles = []
-    for ax, share, place in zip(axes, PERCENTILES, at_quantiles(curves.cosine, PERCENTILES), strict=True):
+    panels = []
+    for share, place in zip(PERCENTILES, at_quantiles(curves.cosine, PERCENTILES), strict=True):
         crystal, curve = int(curves.crystal[place]), int(curves.curve[place])
-        target = curves.targets[curve]
-        known = np.isfinite(target)
-        ax.fill_between(curves.energies, np.where(known, target, 0.0), where=known, color=NEUTRAL, alpha=0.45, lw=0)
-        ax.plot(curves.energies, curves.generated[place], color=colour(run), linewidth=1.3)
-        ax.axvline(0, color=INK, linewidth=0.6, linestyle=":")
         what = f"{formulas.get(crystal, 'crystal')} (crystal {crystal}) for {curves.names[curve]}"
-        titles.append(f"{100 * share:g} %: {curves.cosine[place]:.3f}, {what}")
-        ax.set_title(titles[-1], fontsize=8.5)
-        ax.set_ylim(bottom=0)
-    axes[-1].set_xlabel("energy relative to the Fermi energy (eV)")
-    axes[-1].set_xlim(curves.energies[0], curves.energies[-1])
-    figure.supylabel("density of states (states/eV per atom)", fontsize=9)
+        title = f"{100 * share:g} %: {curves.cosine[place]:.3f}, {what}"
+        panels.append((curves.targets[curve], curves.generated[place], title))
+    titles = "; ".join(title for *_, title in panels)
     return (
-        figure,
-        f"{name}: density of states (line) and target (grey) at percentiles of the cosine. {'; '.join(titles)}.",
+        spectra_panels(curves.energies, panels, run, "states/eV per atom"),
+        f"{name}: density of states (line) and target (grey) at percentiles of the cosine. {titles}.",
     )

@@ -14,6 +14,7 @@ from mattergen_e.report.html import Html, join, tag, text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 #: Colours that the page replaces by its own, so that they follow its light or dark scheme.
 INK, SOFT, LINE, NEUTRAL = "#1c2733", "#566471", "#dde3e9", "#8795a2"
@@ -68,6 +69,33 @@ def canvas(
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, list(axes.ravel())
+
+
+def spectra_panels(
+    energies: NDArray[Any], panels: Sequence[tuple[NDArray[Any], NDArray[Any], str]], run: int, unit: str
+) -> Figure:
+    """Spectra (line) over others (grey), a panel for each.
+
+    Args:
+        energies: (points,) eV relative to the Fermi energy.
+        panels: The grey spectrum (points,), NaN where there is none, that of the line (points,), and a title.
+        run: Its number, for the colour.
+        unit: Of the spectra.
+    """
+    import numpy as np
+
+    figure, axes = canvas(len(panels), 1, height=4.8, sharex=True)
+    for ax, (below, line, title) in zip(axes, panels, strict=True):
+        known = np.isfinite(below)
+        ax.fill_between(energies, np.where(known, below, 0.0), where=known, color=NEUTRAL, alpha=0.45, linewidth=0)
+        ax.plot(energies, line, color=colour(run), linewidth=1.3)
+        ax.axvline(0, color=INK, linewidth=0.6, linestyle=":")
+        ax.set_title(title, fontsize=8.5)
+        ax.set_ylim(bottom=0)
+    axes[-1].set_xlabel("energy relative to the Fermi energy (eV)")
+    axes[-1].set_xlim(energies[0], energies[-1])
+    figure.supylabel(f"density of states ({unit})", fontsize=9)
+    return figure
 
 
 def picture(figure: Figure, alternative: str, caption: object = None) -> Html:
