@@ -25,14 +25,14 @@ from joint_cost import crystals
 from mattergen.common.data.chemgraph import ChemGraph
 
 from mattergen_e import provenance
-from mattergen_e.conditioning.targets import Request, Targets
 from mattergen_e.diffusion.classifier import Classifier
 from mattergen_e.diffusion.classifier_target import ClassifierSettings, Wanted
 from mattergen_e.diffusion.held import ClampedDescriptor, FixedTypes, Held, SiteTargets
 from mattergen_e.diffusion.sampler import JointSampler
-from mattergen_e.dos.grid import TOTAL_GRID
-from mattergen_e.dos.predictor.folder import load
-from mattergen_e.models import load_model
+from mattergen_e.networks.predictor.folder import load
+from mattergen_e.spectra.grid import TOTAL_GRID
+from mattergen_e.targets.targets import Request, Targets
+from mattergen_e.upstream.models import load_model
 
 #: A DOS that looks like one, states/eV per atom.
 SPECTRUM = (2.0 * np.exp(-0.5 * ((TOTAL_GRID.energies + 3.0) / 1.5) ** 2)).astype(np.float32)

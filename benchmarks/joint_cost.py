@@ -27,7 +27,7 @@ from mattergen.common.data.collate import collate
 from mattergen_e.descriptors import AtomicDos, BaderCharge, Descriptor, Dummy
 from mattergen_e.diffusion.joint import Shares, attach
 from mattergen_e.diffusion.sampler import JointSampler, OutputSettings
-from mattergen_e.models import load_model
+from mattergen_e.upstream.models import load_model
 
 AUTOENCODER = Path(__file__).resolve().parents[1] / "checkpoints" / "dos_autoencoder"
 KNOWN: dict[str, Callable[[], Descriptor]] = {

@@ -13,9 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from mattergen_e.labels import vasp
 from mattergen_e.labels.record import LabelError
 from mattergen_e.labels.settings import LabelSettings
+from mattergen_e.labels.vasp import calculation as vasp
 
 
 def main() -> None:

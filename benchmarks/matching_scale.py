@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 from pymatgen.core import Composition, Element
 
-from mattergen_e.evaluation.matching import ReferenceIndex, prepare, unique
-from mattergen_e.evaluation.reference import assemble
-from mattergen_e.evaluation.reference.folder import MANIFEST_NAME, Reference
 from mattergen_e.generation.store import read_crystals
+from mattergen_e.matching import ReferenceIndex, prepare, unique
+from mattergen_e.reference import assemble
+from mattergen_e.reference.folder import MANIFEST_NAME, Reference
 
 SYMBOL = re.compile(r"[A-Z][a-z]?")
 CELLS, SITES = ("cell", "reduced_cell"), ("atomic_numbers", "reduced_atomic_numbers")

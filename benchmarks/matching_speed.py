@@ -31,8 +31,8 @@ from pymatgen.core import Lattice, Structure
 from rich.console import Console
 from rich.table import Table
 
-from mattergen_e.evaluation.matching import ReferenceIndex, prepare, unique
-from mattergen_e.evaluation.reference import Reference
+from mattergen_e.matching import ReferenceIndex, prepare, unique
+from mattergen_e.reference import Reference
 
 #: Whether seconds are of processor time: for machines that are busy with other things.
 PROCESSOR = False

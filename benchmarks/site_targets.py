@@ -25,17 +25,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.data.cache import load_array, open_sites
 from mattergen_e.data.dataset import JointCrystalDataset
-from mattergen_e.dos.grid import ATOMIC_GRID
-from mattergen_e.dos.metrics import cosine, wasserstein
-from mattergen_e.dos.predictor.folder import load
-from mattergen_e.dos.predictor.model import Predictor
-from mattergen_e.dos.predictor.output import predict_structures
 from mattergen_e.errors import UserError
 from mattergen_e.generation.formats import Generated
 from mattergen_e.generation.store import read_crystals
-from mattergen_e.prediction.structures import NamedStructure
+from mattergen_e.networks.predictor.folder import load
+from mattergen_e.networks.predictor.model import Predictor
+from mattergen_e.networks.predictor.output import predict_structures
+from mattergen_e.spectra.grid import ATOMIC_GRID
+from mattergen_e.spectra.metrics import cosine, wasserstein
 
 OWN = "the targets' own crystals"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,12 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 #: Files whose tests share a compiled package, which takes minutes to compile: for one process, not for each.
-COMPILED = {f"tests/labels/test_{name}.py" for name in ("bader", "compute", "materials_project", "vasp")}
+COMPILED = {
+    "tests/labels/test_bader.py",
+    "tests/labels/gpaw/test_compute.py",
+    "tests/labels/materials_project/test_source.py",
+    "tests/labels/vasp/test_calculation.py",
+}
 
 #: A denoiser of about ten thousand parameters; every number is far below those of the recipes.
 TINY = (
@@ -99,7 +105,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def solids() -> dict[str, Any]:
     """Eight solids in the cell that MatterGen trains on, with neutral charges as site property `bader_charge`."""
-    from mattergen_e.data.alignment import reduce_cell
+    from mattergen_e.crystals.alignment import reduce_cell
 
     found = {}
     for name, conventional in _conventional_cells().items():
@@ -295,8 +301,8 @@ def make_sampler(compose: Callable[..., Any], steady: Callable[..., Any]) -> Cal
 @pytest.fixture(scope="session")
 def dos_processing() -> Any:
     """How made-up spectra are said to be made: a grid of 64 points."""
-    from mattergen_e.dos.grid import EnergyGrid
-    from mattergen_e.dos.processing import AtomicDosSettings
+    from mattergen_e.spectra.grid import EnergyGrid
+    from mattergen_e.spectra.processing import AtomicDosSettings
 
     return AtomicDosSettings(grid=EnergyGrid(minimum=-15, maximum=5, points=64), smearing=0.5)
 
@@ -306,8 +312,8 @@ def tiny_autoencoder(dos_processing: Any) -> Callable[..., Any]:
     """Makes an untrained autoencoder of 64 points and 4 latents; the same seed gives the same weights."""
     import torch
 
-    from mattergen_e.dos.autoencoder.model import Autoencoder
-    from mattergen_e.dos.autoencoder.network import Network, NetworkSettings
+    from mattergen_e.networks.autoencoder.model import Autoencoder
+    from mattergen_e.networks.autoencoder.network import Network, NetworkSettings
 
     settings = NetworkSettings(points=64, latents=4, channels=(4, 4, 4), kernel=3, groups=2, reduced=2, pooled=4)
 
@@ -392,13 +398,13 @@ def tiny_predictor() -> Callable[..., Any]:
     """
     import torch
 
-    from mattergen_e.dos.predictor.data import Processing
-    from mattergen_e.dos.predictor.grids import Grids
-    from mattergen_e.dos.predictor.guidance import TIMES
-    from mattergen_e.dos.predictor.model import Predictor
-    from mattergen_e.dos.predictor.network import Network
-    from mattergen_e.dos.predictor.settings import EncoderSettings, NetworkSettings
-    from mattergen_e.dos.processing import AtomicDosSettings, TotalDosSettings
+    from mattergen_e.networks.predictor.data import Processing
+    from mattergen_e.networks.predictor.grids import Grids
+    from mattergen_e.networks.predictor.guidance import TIMES
+    from mattergen_e.networks.predictor.model import Predictor
+    from mattergen_e.networks.predictor.network import Network
+    from mattergen_e.networks.predictor.settings import EncoderSettings, NetworkSettings
+    from mattergen_e.spectra.processing import AtomicDosSettings, TotalDosSettings
 
     torch.set_num_threads(1)
     encoder = EncoderSettings(
@@ -429,3 +435,101 @@ def tiny_predictor() -> Callable[..., Any]:
         return Predictor(network, processing, list(variance), record)
 
     return make
+
+
+@pytest.fixture
+def list_of_conditions() -> Iterator[None]:
+    """Gives MatterGen's list of conditions back as it was: elsewhere, `dos` is a generated field."""
+    from mattergen.common.utils.globals import PROPERTY_SOURCE_IDS
+
+    before = list(PROPERTY_SOURCE_IDS)
+    yield
+    PROPERTY_SOURCE_IDS[:] = before
+
+
+@pytest.fixture
+def make_dos_module(_recipe: Any) -> Callable[..., Any]:
+    """Makes the module that `mattergen-finetune` makes of the tiny one with configs/adapter_property/dos.yaml.
+
+    `mixed` draws the adapter's last layers at random: at zero, where they start, the condition has no effect.
+    """
+    import torch
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf, open_dict
+
+    file = REPOSITORY / "configs/adapter_property/dos.yaml"
+
+    def make(*, mixed: bool = True, **settings: Any) -> Any:
+        recipe = deepcopy(_recipe)
+        model = recipe.lightning_module.diffusion_module.model
+        with open_dict(recipe):
+            model._target_ = "mattergen.adapter.GemNetTAdapter"
+            model.property_embeddings_adapt = OmegaConf.load(file)
+            model.property_embeddings_adapt.dos.conditional_embedding_module.update(settings)
+            model.gemnet._target_ = "mattergen.common.gemnet.gemnet_ctrl.GemNetTCtrl"
+            model.gemnet.condition_on_adapt = ["dos"]
+        torch.manual_seed(0)
+        module = instantiate(recipe.lightning_module.diffusion_module)
+        if mixed:
+            for layer in module.model.gemnet.cond_mixin_layers["dos"]:
+                torch.nn.init.normal_(layer.weight, std=0.5)
+        return module.eval()
+
+    return make
+
+
+@pytest.fixture
+def spectra() -> np.ndarray:
+    """Three made-up spectra on the grid of the condition, (3, 256) states/eV per atom: a peak on a floor of 0.1."""
+    from mattergen_e.spectra.grid import TOTAL_GRID
+
+    centres = np.array([[-4.0], [-1.0], [3.0]])
+    return (0.1 + 2 * np.exp(-0.5 * (TOTAL_GRID.energies - centres) ** 2)).astype(np.float32)
+
+
+@dataclass
+class Run:
+    """A VASP run: its DOS and its integrated DOS as written, and the gap between its eigenvalues in eV."""
+
+    raw: Any
+    integrated: np.ndarray
+    gap: float
+    symbols: list[str]
+
+
+@pytest.fixture(scope="session")
+def read_vasp(real_data: Path) -> Callable[[str], Run]:
+    """Reads the vasprun.xml of a folder by pymatgen; spins and orbitals summed here, by hand."""
+    from pymatgen.io.vasp import Vasprun
+
+    from mattergen_e.labels.record import RawDos
+
+    def read(name: str) -> Run:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run = Vasprun(str(real_data / "vasp" / name / "vasprun.xml.gz"), parse_potcar_file=False)
+        sites = [sum(sum(spins.values()) for spins in orbitals.values()) for orbitals in run.pdos]
+        raw = RawDos(
+            energies=run.tdos.energies - run.efermi,
+            total=np.array(sum(run.tdos.densities.values())),
+            sites=np.array(sites) if sites else None,
+        )
+        gap = run.eigenvalue_band_properties[0]
+        assert isinstance(gap, float)
+        symbols = [site.specie.symbol for site in run.final_structure]
+        return Run(raw, np.array(sum(run.idos.densities.values())), float(gap), symbols)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def gpaw_runs(real_data: Path) -> dict[str, Any]:
+    """The first 40 stored GPAW calculations by id."""
+    from mattergen_e.labels.record import RawDos
+
+    found = {}
+    for file in sorted((real_data / "gpaw").glob("*.npz"))[:40]:
+        with np.load(file, allow_pickle=False) as data:
+            sites = data["pdos"].astype(float).sum(axis=1)
+            found[file.stem] = RawDos(data["energy_grid"].astype(float), data["dos"].astype(float), sites)
+    return found

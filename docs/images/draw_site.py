@@ -12,12 +12,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
+from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.data.cache import load_array, open_sites
-from mattergen_e.dos.grid import ATOMIC_GRID
-from mattergen_e.dos.predictor.folder import load
-from mattergen_e.dos.predictor.output import predict_structures
 from mattergen_e.generation.store import read_crystals
-from mattergen_e.prediction.structures import NamedStructure
+from mattergen_e.networks.predictor.folder import load
+from mattergen_e.networks.predictor.output import predict_structures
+from mattergen_e.spectra.grid import ATOMIC_GRID
 
 
 def main() -> None:

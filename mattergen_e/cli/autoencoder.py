@@ -15,7 +15,7 @@ from mattergen_e.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mattergen_e.dos.autoencoder.evaluation import Evaluation
+    from mattergen_e.networks.autoencoder.evaluation import Evaluation
 
 HELP = "Train the autoencoder of atomic densities of states, and measure its reconstructions."
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP)
@@ -58,16 +58,16 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a training in the folder.")] = False,
 ) -> None:
     """Train on the `train` split; the best epoch on `val` is kept."""
-    from mattergen_e.console import quiet
+    from mattergen_e.quiet import quiet
 
     given = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "precision": precision}
-    from mattergen_e.dos.autoencoder.training import TrainingSettings
+    from mattergen_e.networks.autoencoder.training import TrainingSettings
 
     chosen = read_settings(
         TrainingSettings, settings, {key: value for key, value in given.items() if value is not None}, "docs/dos.md"
     )
     with quiet():
-        from mattergen_e.dos.autoencoder.training import train as run
+        from mattergen_e.networks.autoencoder.training import train as run
 
         check_device(device)
         autoencoder = run(cache, out, chosen, resume=resume, overwrite=overwrite, device=device.value, progress=True)
@@ -93,11 +93,12 @@ def evaluate(
     device: DeviceOption = Device.auto,
 ) -> None:
     """Measure reconstructions of spectra, beside principal components of the same number."""
-    from mattergen_e.console import quiet, stdout
+    from mattergen_e.cli.console import stdout
+    from mattergen_e.quiet import quiet
 
     with quiet():
-        from mattergen_e.dos.autoencoder import evaluation
-        from mattergen_e.dos.autoencoder.folder import load
+        from mattergen_e.networks.autoencoder import evaluation
+        from mattergen_e.networks.autoencoder.folder import load
 
         if figure is not None:
             evaluation.check_figure(figure)

@@ -43,7 +43,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="File to write; its suffix tells the format.")] = None,
 ) -> None:
     """Compare evaluated runs: UN, SUN, VSUN and success, and which differ from a baseline by more than luck."""
-    from mattergen_e.console import stderr, stdout
+    from mattergen_e.cli.console import stderr, stdout
     from mattergen_e.report import tables
     from mattergen_e.report.compare import compare as compare_runs
     from mattergen_e.report.rates import read_run

@@ -32,7 +32,8 @@ def demo(
     """Generate crystals with Bader charges for a band gap, measure the charges of known crystals, write a report."""
     from rich.table import Table
 
-    from mattergen_e.console import accuracy_tables, quiet, stdout
+    from mattergen_e.cli.console import accuracy_tables, stdout
+    from mattergen_e.quiet import quiet
 
     for path in (model_path, crystals):
         if not path.exists():
@@ -40,8 +41,8 @@ def demo(
     _generate(out, model_path, number, band_gap, seed)
     with quiet():
         from mattergen_e.generation.store import read_crystals
-        from mattergen_e.models import load_model
         from mattergen_e.prediction.accuracy import measure_file
+        from mattergen_e.upstream.models import load_model
 
         model = load_model(model_path)
     table = Table("formula", "sites", "band gap asked for (eV)", "mean charge by element (e)", title="Generated")

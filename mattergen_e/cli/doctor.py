@@ -31,7 +31,7 @@ def doctor(
 
     Ends with exit code 1 if there is a problem; warnings alone do not count.
     """
-    from mattergen_e.console import stdout
+    from mattergen_e.cli.console import stdout
     from mattergen_e.doctor import examine
 
     report = examine(model_path)

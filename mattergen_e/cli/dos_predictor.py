@@ -15,7 +15,7 @@ from mattergen_e.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mattergen_e.dos.predictor.evaluation import Evaluation
+    from mattergen_e.networks.predictor.evaluation import Evaluation
 
 HELP = "Train the forward predictor of densities of states, measure it, and predict spectra of structures."
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP)
@@ -53,16 +53,16 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a training in the folder.")] = False,
 ) -> None:
     """Train on the `train` split; the best epoch on `val` is kept."""
-    from mattergen_e.console import quiet
+    from mattergen_e.quiet import quiet
 
     given = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "precision": precision, "noisy": noisy or None}
     with quiet():
-        from mattergen_e.dos.predictor.training import TrainingSettings
+        from mattergen_e.networks.predictor.training import TrainingSettings
 
         chosen = read_settings(
             TrainingSettings, settings, {key: value for key, value in given.items() if value is not None}, "docs/dos.md"
         )
-        from mattergen_e.dos.predictor.training import train as run
+        from mattergen_e.networks.predictor.training import train as run
 
         check_device(device)
         predictor = run(
@@ -96,11 +96,12 @@ def evaluate(
     device: DeviceOption = Device.auto,
 ) -> None:
     """Measure predictions for crystals of a cache, beside the means of the elements and random pairing."""
-    from mattergen_e.console import quiet, stdout
+    from mattergen_e.cli.console import stdout
+    from mattergen_e.quiet import quiet
 
     with quiet():
-        from mattergen_e.dos.predictor import evaluation
-        from mattergen_e.dos.predictor.folder import load
+        from mattergen_e.networks.predictor import evaluation
+        from mattergen_e.networks.predictor.folder import load
 
         predictor = load(folder, check_device(device))
         found = evaluation.evaluate(predictor, cache, split, baseline_split, batch_size=batch_size, seed=seed)
@@ -122,14 +123,14 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
 ) -> None:
     """Predict the spectra of structures: of each site, and of the crystal per atom."""
-    from mattergen_e.console import quiet
+    from mattergen_e.quiet import quiet
 
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists: choose another --out or add --overwrite.")
     with quiet():
-        from mattergen_e.dos.predictor.folder import load
-        from mattergen_e.dos.predictor.output import predict_structures, write_spectra
-        from mattergen_e.prediction.structures import read_structures
+        from mattergen_e.crystals.reading import read_structures
+        from mattergen_e.networks.predictor.folder import load
+        from mattergen_e.networks.predictor.output import predict_structures, write_spectra
 
         predictor = load(folder, check_device(device))
         named = read_structures(structures)
@@ -153,11 +154,11 @@ def fill(
     device: DeviceOption = Device.auto,
 ) -> None:
     """Give the crystals of a cache predicted spectra, for training a model that is conditioned on them."""
-    from mattergen_e.console import quiet
+    from mattergen_e.quiet import quiet
 
     with quiet():
-        from mattergen_e.dos.predictor.fill import fill as run
-        from mattergen_e.dos.predictor.folder import load
+        from mattergen_e.networks.predictor.fill import fill as run
+        from mattergen_e.networks.predictor.folder import load
 
         counts = run(
             load(folder, check_device(device)), cache, out, calculated=calculated, batch_size=batch_size, progress=True
@@ -173,7 +174,7 @@ def tables(found: Evaluation) -> list[Table]:
     """Spectra of the sites, by element too, then the crystals' metrics beside the baselines."""
     from rich.table import Table
 
-    from mattergen_e.dos.predictor.evaluation import ELEMENT_MEAN, PREDICTOR
+    from mattergen_e.networks.predictor.evaluation import ELEMENT_MEAN, PREDICTOR
 
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"

@@ -113,7 +113,7 @@ def evaluate(
         {key: value for key, value in given.items() if value is not None},
         {"folder": out, "name": name, "asked": asked, "jobs": jobs, "backend": backend},
     )
-    from mattergen_e.console import stdout
+    from mattergen_e.cli.console import stdout
 
     show(found, stdout())
 
@@ -121,10 +121,10 @@ def evaluate(
 def _run(
     crystals: Path, reference: Path, settings: EvaluationSettings, relaxation: dict[str, Any], options: dict[str, Any]
 ) -> Evaluation:
-    from mattergen_e.console import quiet
+    from mattergen_e.quiet import quiet
 
     with quiet():
-        from mattergen_e.evaluation.energy.relaxation import RelaxSettings
+        from mattergen_e.energies.relaxation import RelaxSettings
         from mattergen_e.evaluation.run import evaluate as run
 
         try:

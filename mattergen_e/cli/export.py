@@ -24,7 +24,7 @@ def export(
     """Turn a training run into a model folder to share: weights, configuration and card."""
     import yaml
 
-    from mattergen_e.console import quiet
+    from mattergen_e.quiet import quiet
 
     with quiet():
         from mattergen_e.training.export import export as write

@@ -50,7 +50,7 @@ def fetch(
     again, so a run that was interrupted goes on when it is started again.
     """
     from mattergen_e.data.build import read_ids
-    from mattergen_e.labels import materials_project
+    from mattergen_e.labels.materials_project import source as materials_project
 
     query = materials_project.Query(
         ids=tuple(dict.fromkeys([*(ids or ()), *sorted(read_ids(ids_file))])),

@@ -44,9 +44,10 @@ def label(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace labels made with other settings.")] = False,
 ) -> None:
     """Make labels (charges, spectra, band gaps) of finished calculations, with checks; goes on where it was stopped."""
-    from mattergen_e.console import quiet, stdout
-    from mattergen_e.data.fields import parse_renames
+    from mattergen_e.cli.console import stdout
+    from mattergen_e.crystals.fields import parse_renames
     from mattergen_e.labels import run
+    from mattergen_e.quiet import quiet
 
     with quiet():
         summary = run.label(

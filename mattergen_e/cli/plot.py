@@ -33,11 +33,11 @@ def dos(
     index: Annotated[int, typer.Option(help="Index of the crystal, as in the JSON lines.", min=0)] = 0,
 ) -> None:
     """Draw the density of states of a generated crystal: total, by element and by site."""
-    from mattergen_e.console import quiet
+    from mattergen_e.quiet import quiet
 
     with quiet():
-        from mattergen_e.dos.autoencoder.evaluation import check_figure
         from mattergen_e.generation.store import read_crystals
+        from mattergen_e.networks.autoencoder.evaluation import check_figure
 
         check_figure(to)
         crystals = {crystal.index: crystal for crystal in read_crystals(out)}

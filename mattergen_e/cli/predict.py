@@ -35,14 +35,15 @@ def predict(
     """Predict the descriptors of given structures with a joint model: mean and spread per site."""
     from rich.progress import track
 
-    from mattergen_e.console import quiet, stderr
+    from mattergen_e.cli.console import stderr
+    from mattergen_e.quiet import quiet
 
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists: choose another --out or add --overwrite.")
     with quiet():
-        from mattergen_e.models import load_model
+        from mattergen_e.crystals.reading import read_structures
         from mattergen_e.prediction import run
-        from mattergen_e.prediction.structures import read_structures
+        from mattergen_e.upstream.models import load_model
 
         named = read_structures(structures)
         model = load_model(model_path)
@@ -67,11 +68,12 @@ def accuracy(
     out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
 ) -> None:
     """Measure how well a joint model predicts descriptors, beside the element-mean baseline."""
-    from mattergen_e.console import accuracy_tables, quiet, stdout
+    from mattergen_e.cli.console import accuracy_tables, stdout
+    from mattergen_e.quiet import quiet
 
     with quiet():
-        from mattergen_e.models import load_model
         from mattergen_e.prediction.accuracy import measure, measure_file
+        from mattergen_e.upstream.models import load_model
 
         model = load_model(model_path)
     if source.is_file():

@@ -12,7 +12,7 @@ from mattergen_e.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mattergen_e.evaluation.reference import ReferenceManifest
+    from mattergen_e.reference import ReferenceManifest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Reference sets for novelty and stability.")
 
@@ -50,13 +50,14 @@ def build(
     ] = False,
 ) -> None:
     """Build the reference that `evaluate` compares with; goes on where it was stopped."""
-    from mattergen_e.console import quiet, stdout
+    from mattergen_e.cli.console import stdout
+    from mattergen_e.quiet import quiet
 
     if energies is not None and no_energies:
         raise UserError("--energies and --no-energies exclude each other: give one of them.")
     with quiet():
-        from mattergen_e.evaluation.reference.build import BuildSettings
-        from mattergen_e.evaluation.reference.build import build as run
+        from mattergen_e.reference.build import BuildSettings
+        from mattergen_e.reference.build import build as run
 
         settings = BuildSettings(
             splits=tuple(dict.fromkeys(part.strip() for part in splits.split(",") if part.strip())),

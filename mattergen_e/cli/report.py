@@ -23,7 +23,7 @@ def report(
     gallery: Annotated[int, typer.Option(help="Most crystals to show of each run.", min=0)] = 24,
 ) -> None:
     """Write one self-contained page about evaluated runs: rates, distributions, accuracy and crystals to turn."""
-    from mattergen_e.console import quiet
+    from mattergen_e.quiet import quiet
 
     if out.is_dir():
         raise UserError(f"{out} is a folder: give the file to write, for instance {out / 'report.html'}.")

@@ -85,16 +85,16 @@ def screen(
     relaxation = {key: value for key, value in given.items() if value is not None}
     options = {"out": out, "reference": reference, "evaluation": evaluation, "jobs": jobs, "backend": backend}
     found = _run(crystals, settings, relaxation, options)
-    from mattergen_e.console import stdout
+    from mattergen_e.cli.console import stdout
 
     show(found, settings, stdout())
 
 
 def _run(crystals: Path, settings: ScreenSettings, relaxation: dict[str, Any], options: dict[str, Any]) -> Screening:
-    from mattergen_e.console import quiet
+    from mattergen_e.quiet import quiet
 
     with quiet():
-        from mattergen_e.evaluation.energy.relaxation import RelaxSettings
+        from mattergen_e.energies.relaxation import RelaxSettings
         from mattergen_e.screening.run import screen as run
 
         try:

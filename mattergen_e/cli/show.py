@@ -22,7 +22,8 @@ def show(
     html: Annotated[Path | None, typer.Option(help="Also write a page with figures.")] = None,
 ) -> None:
     """Show what a data set holds: counts, elements, charges, gaps, spectra, and values worth a look."""
-    from mattergen_e.console import quiet, stdout
+    from mattergen_e.cli.console import stdout
+    from mattergen_e.quiet import quiet
 
     with quiet():
         from mattergen_e.data.show import summarise

@@ -13,10 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mattergen_e.data.alignment import AlignmentError, merge_site_values, reduce_with_map
+    from mattergen_e.crystals.alignment import AlignmentError, merge_site_values, reduce_with_map
+    from mattergen_e.crystals.checks import EntryError
     from mattergen_e.data.build import build_cache
     from mattergen_e.data.cache import Manifest, load_manifest, open_sites
-    from mattergen_e.data.checks import EntryError
     from mattergen_e.data.dataset import JointCrystalDataset
     from mattergen_e.data.sources import Entry, read_entries
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 import mattergen_e
+from mattergen_e.crystals.checks import CheckOptions, EntryError, mattergen_names
+from mattergen_e.crystals.fields import brief, parse_renames
 from mattergen_e.data import cache
-from mattergen_e.data.checks import CheckOptions, EntryError, mattergen_names
 from mattergen_e.data.collect import Collector, Dropped, Prepared, prepare, property_arrays, write_splits
-from mattergen_e.data.fields import brief, parse_renames
 from mattergen_e.data.sources import ReadOptions, Record, iter_records, parse_record
 from mattergen_e.errors import UserError
 from mattergen_e.progress import bar
@@ -126,7 +126,7 @@ def _label_calculations(
     files: list[Path], out: Path, jobs: int | None, progress: bool
 ) -> tuple[list[Path], list[Dropped]]:
     """Labels of those sources that are calculations, in a folder beside the cache that a second build uses again."""
-    from mattergen_e.labels.store import is_label_folder
+    from mattergen_e.labels.folder import is_label_folder
 
     raw = [file for file in files if (file.is_dir() and not is_label_folder(file)) or file.suffix == ".npz"]
     if not raw:
@@ -144,7 +144,7 @@ def _label_calculations(
 
 def _processing(files: Sequence[Path], read: ReadOptions, names: set[str]) -> dict[str, Any]:
     """How the values of label folders were made; all folders must agree."""
-    from mattergen_e.labels.store import read_settings
+    from mattergen_e.labels.folder import read_settings
 
     found: dict[str, Any] = {}
     parts = {"bader_charge": "bader"}
@@ -334,7 +334,7 @@ def read_ids(source: str | Path | Iterable[str] | None) -> frozenset[str]:
 def _describe(file: Path, entries: int) -> cache.SourceFile:
     name = file.name
     if file.is_dir():
-        from mattergen_e.labels.store import LABELS
+        from mattergen_e.labels.folder import LABELS
 
         file = file / LABELS
     with file.open("rb") as handle:

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.data import cache
-from mattergen_e.data.alignment import AlignmentError, merge_site_values, reduce_with_map
-from mattergen_e.data.checks import (
+from mattergen_e.crystals.alignment import AlignmentError, merge_site_values, reduce_with_map
+from mattergen_e.crystals.checks import (
     SITE_VALUE_UNITS,
     SPECTRA,
     CheckOptions,
@@ -28,7 +27,8 @@ from mattergen_e.data.checks import (
     check_reduced,
     check_site_values,
 )
-from mattergen_e.data.fields import SPLITS, TEXT_PROPERTIES
+from mattergen_e.crystals.fields import SPLITS, TEXT_PROPERTIES
+from mattergen_e.data import cache
 from mattergen_e.data.sources import Entry
 from mattergen_e.errors import UserError
 

@@ -16,8 +16,8 @@ from mattergen.common.data.transform import Transform
 from mattergen.common.data.types import PropertyValues
 from numpy.typing import NDArray
 
-from mattergen_e.conditioning.labels import CACHED, read_labels
 from mattergen_e.data.cache import CORE_NAMES, load_array, open_sites
+from mattergen_e.data.conditions import CACHED, read_labels
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.errors import UserError
 from mattergen_e.upstream import exit_on_user_error

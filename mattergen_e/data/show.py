@@ -297,7 +297,7 @@ def grid_energies(manifest: Manifest, name: str, points: int) -> Array | None:
     """Energies (points,) of a spectrum in eV, as the manifest tells; None where it does not."""
     from pydantic import ValidationError
 
-    from mattergen_e.dos.grid import EnergyGrid
+    from mattergen_e.spectra.grid import EnergyGrid
 
     settings = getattr(manifest, "processing", {}).get(name)
     try:

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Structure
 
-from mattergen_e.data.checks import CRYSTAL_VALUES, EntryError
-from mattergen_e.data.fields import (
+from mattergen_e.crystals.checks import CRYSTAL_VALUES, EntryError
+from mattergen_e.crystals.fields import (
     ID_KEYS,
     brief,
     read_cif,
@@ -148,7 +148,7 @@ def iter_records(path: str | Path, options: ReadOptions | None = None) -> Iterat
 
 
 def _label_records(folder: Path) -> Iterator[Record]:
-    from mattergen_e.labels.store import LABELS, read_settings
+    from mattergen_e.labels.folder import LABELS, read_settings
 
     read_settings(folder)
     file = folder / LABELS

@@ -13,12 +13,12 @@ from torch import nn
 from mattergen_e.data.cache import load_manifest
 from mattergen_e.descriptors.autoencoder_slot import ENTRY, AutoencoderSlot, from_bytes
 from mattergen_e.descriptors.base import Descriptor, per_step_fraction
-from mattergen_e.dos.autoencoder import folder as autoencoder_folder
-from mattergen_e.dos.autoencoder.data import encode_cache
-from mattergen_e.dos.autoencoder.model import Autoencoder
-from mattergen_e.dos.grid import EnergyGrid
-from mattergen_e.dos.objects import CrystalSpectra
 from mattergen_e.errors import UserError
+from mattergen_e.networks.autoencoder import folder as autoencoder_folder
+from mattergen_e.networks.autoencoder.data import encode_cache
+from mattergen_e.networks.autoencoder.model import Autoencoder
+from mattergen_e.spectra.grid import EnergyGrid
+from mattergen_e.spectra.objects import CrystalSpectra
 
 #: Largest absolute value of a latent at the end: below 1 by more than scaling back and forth rounds.
 LARGEST = 1.0 - 1e-6

@@ -16,11 +16,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from mattergen_e.dos.autoencoder.folder import Description
-from mattergen_e.dos.autoencoder.model import SHOWN, Autoencoder
-from mattergen_e.dos.autoencoder.network import Network
 from mattergen_e.errors import UserError
-from mattergen_e.training.small import DAMAGED
+from mattergen_e.networks.autoencoder.folder import Description
+from mattergen_e.networks.autoencoder.model import SHOWN, Autoencoder
+from mattergen_e.networks.autoencoder.network import Network
+from mattergen_e.networks.scaffold import DAMAGED
 from mattergen_e.upstream import exit_on_user_error
 
 #: Last part of the entry's name in a state dictionary; the parts before it lead to the slot.

@@ -15,8 +15,8 @@ from mattergen_e.data.cache import open_sites
 from mattergen_e.errors import UserError
 
 if TYPE_CHECKING:
-    from mattergen_e.dos.grid import EnergyGrid
-    from mattergen_e.dos.objects import CrystalSpectra
+    from mattergen_e.spectra.grid import EnergyGrid
+    from mattergen_e.spectra.objects import CrystalSpectra
 
 
 @dataclass(frozen=True, kw_only=True)

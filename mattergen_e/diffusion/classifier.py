@@ -23,10 +23,10 @@ from torch.nn import functional as F
 from mattergen_e.diffusion.classifier_target import NAME, TARGET, Wanted, read_wanted, values_of
 from mattergen_e.diffusion.predictors import CrystalGuard
 from mattergen_e.diffusion.site_conditions import told_key, values_key
-from mattergen_e.dos.predictor.guidance import Target, energy
-from mattergen_e.dos.predictor.model import Predictor
-from mattergen_e.dos.predictor.neighbours import Edges, neighbours
-from mattergen_e.dos.predictor.network import MASKED, per_crystal_mean
+from mattergen_e.networks.predictor.guidance import Target, energy
+from mattergen_e.networks.predictor.model import Predictor
+from mattergen_e.networks.predictor.neighbours import Edges, neighbours
+from mattergen_e.networks.predictor.network import MASKED, per_crystal_mean
 
 #: Logits below are those of elements that are ruled out: MatterGen gives them -1e10.
 RULED_OUT = -1e9
@@ -51,7 +51,7 @@ class Classifier:
         Raises:
             UserError: As `read_wanted`; or if the predictor is damaged.
         """
-        from mattergen_e.dos.predictor.folder import load
+        from mattergen_e.networks.predictor.folder import load
 
         wanted = settings if isinstance(settings, Wanted) else read_wanted(settings)
         return None if wanted is None else cls(load(wanted.settings.predictor, device), wanted)

@@ -14,13 +14,13 @@ from mattergen.common.data.collate import collate
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mattergen_e.conditioning.curves import NOT_GIVEN, Curve, check_curve, check_window, inside, on_grid
-from mattergen_e.conditioning.files import read_curves
-from mattergen_e.conditioning.targets import Request, Targets
-from mattergen_e.constraints.loader import ConstrainedConditionLoader
 from mattergen_e.diffusion.site_conditions import SiteCondition
-from mattergen_e.dos.grid import EnergyGrid
 from mattergen_e.errors import UserError
+from mattergen_e.generation.constraints.loader import ConstrainedConditionLoader
+from mattergen_e.spectra.curves import NOT_GIVEN, Curve, check_curve, check_window, inside, on_grid
+from mattergen_e.spectra.grid import EnergyGrid
+from mattergen_e.targets.files import read_curves
+from mattergen_e.targets.targets import Request, Targets
 from mattergen_e.upstream import exit_on_user_error
 
 #: Key of the sampling settings, and name of the target in a run's output.
@@ -112,7 +112,7 @@ def read_wanted(settings: Mapping[str, Any] | None) -> Wanted | None:
         UserError: If a value makes no sense, the folder holds no predictor of noised crystals, or the file no spectrum
             that asks for anything.
     """
-    from mattergen_e.dos.predictor.folder import describe
+    from mattergen_e.networks.predictor.folder import describe
 
     plain = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else settings
     given = {k: v for k, v in plain.items() if v is not None} if isinstance(plain, Mapping) else plain

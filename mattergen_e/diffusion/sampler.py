@@ -20,9 +20,9 @@ from mattergen_e.diffusion.classifier import Classifier
 from mattergen_e.diffusion.classifier_target import NAME, Wanted
 from mattergen_e.diffusion.held import Held
 from mattergen_e.diffusion.predictors import CrystalGuard, DescriptorPredictor, Guarded
-from mattergen_e.dos.predictor.noise import describe_noise, require_same_noise
+from mattergen_e.diffusion.settings import guidance_factor, require_elements, reverse_steps, volume_bounds
 from mattergen_e.errors import UserError
-from mattergen_e.generation.settings import guidance_factor, require_elements, reverse_steps, volume_bounds
+from mattergen_e.networks.predictor.noise import describe_noise, require_same_noise
 from mattergen_e.upstream import exit_on_user_error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mattergen_e.console import quiet
 from mattergen_e.doctor.installation import (
     CHECKED,
     check_descriptors,
@@ -19,6 +18,7 @@ from mattergen_e.doctor.installation import (
 )
 from mattergen_e.doctor.model import TRUSTED_PACKAGES, check_model, foreign_code, summarise
 from mattergen_e.doctor.report import Finding, Level, ModelSummary, Report, first_lines
+from mattergen_e.quiet import quiet
 
 __all__ = [
     "CHECKED",

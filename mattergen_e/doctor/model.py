@@ -153,7 +153,7 @@ def _strings(value: Any, key: str = "") -> Iterable[tuple[str, str]]:
 
 def _load(folder: Path) -> tuple[int | None, Finding]:
     """Builds the model and loads its weights strictly, as MatterGen's commands do; the number of its parameters."""
-    from mattergen_e.models import load_model
+    from mattergen_e.upstream.models import load_model
 
     remedy = "Use the versions that the model was trained with, or train it anew with this installation."
     try:

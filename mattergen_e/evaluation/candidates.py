@@ -16,8 +16,8 @@ from mattergen_e.errors import UserError
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from mattergen_e.dos.objects import CrystalSpectra
     from mattergen_e.evaluation.reading import Entry
+    from mattergen_e.spectra.objects import CrystalSpectra
 
 #: Why a crystal cannot be judged, besides the reasons of `data.checks.REASONS`.
 NOT_GENERATED = "not_generated"
@@ -166,7 +166,7 @@ def _with_own_index(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _candidate(entry: Entry, conditions: Mapping[str, Any]) -> Candidate:
-    from mattergen_e.data.checks import EntryError
+    from mattergen_e.crystals.checks import EntryError
 
     structure, reason, sentence = entry.structure, entry.reason, entry.sentence
     if structure is not None:
@@ -192,8 +192,8 @@ def _judgeable(structure: Structure) -> Structure:
     Raises:
         EntryError: If it has no sites, no physical cell however it is chosen, or sites that are not one whole atom.
     """
-    from mattergen_e.data.checks import EntryError
-    from mattergen_e.evaluation.cells import physical_cell
+    from mattergen_e.crystals.cells import physical_cell
+    from mattergen_e.crystals.checks import EntryError
 
     if len(structure) == 0:
         raise EntryError("missing_structure", "the structure has no sites")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.evaluation.cells import NOT_ELEMENTS, physical_cell
+from mattergen_e.crystals.cells import NOT_ELEMENTS, physical_cell
 from mattergen_e.evaluation.validity import structure_valid
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.dos.grid import EnergyGrid
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation.labels import Labels, Pair, pair
+from mattergen_e.spectra.grid import EnergyGrid
 
 if TYPE_CHECKING:
     from mattergen_e.evaluation.candidates import Candidate
@@ -215,7 +215,7 @@ def compare_spectra(candidates: Sequence[Candidate], labels: Labels) -> Spectra 
 def _wasserstein(
     generated: NDArray[np.float32], reference: NDArray[np.float32], grid: EnergyGrid | None
 ) -> NDArray[np.float64]:
-    from mattergen_e.dos.metrics import wasserstein
+    from mattergen_e.spectra.metrics import wasserstein
 
     return wasserstein(generated, reference, grid) if grid is not None else np.empty(0)
 
@@ -258,7 +258,7 @@ def _mae(error: NDArray[np.float64], index: NDArray[np.int64]) -> dict[str, Any]
 
 
 def _distances(values: NDArray[np.float64], index: NDArray[np.int64]) -> dict[str, Any]:
-    from mattergen_e.dos.metrics import summarise
+    from mattergen_e.spectra.metrics import summarise
 
     found = summarise(values)
     return {

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mattergen_e.crystals.cells import NOT_ELEMENTS, Composition, physical_cell, reduced_counts
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation.cells import NOT_ELEMENTS, Composition, physical_cell, reduced_counts
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -179,7 +179,7 @@ def _rows(
     backend: str,
 ) -> NDArray[np.float64]:
     """A row for each item, made in chunks by the workers."""
-    from mattergen_e.labels.parallel import in_parallel
+    from mattergen_e.parallel import in_parallel
 
     rows = np.full((len(items), width), np.nan)
     chunks = ((number * CHUNK, chunk) for number, chunk in enumerate(batched(items, CHUNK)))

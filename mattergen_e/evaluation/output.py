@@ -16,10 +16,10 @@ from mattergen_e.evaluation.table import to_csv, to_json_lines
 from mattergen_e.files import add_array, replacing
 
 if TYPE_CHECKING:
+    from mattergen_e.energies.relaxation import RelaxSettings
     from mattergen_e.evaluation.candidates import Candidates
-    from mattergen_e.evaluation.energy.relaxation import RelaxSettings
-    from mattergen_e.evaluation.reference import Reference
     from mattergen_e.evaluation.settings import EvaluationSettings
+    from mattergen_e.reference import Reference
 
 FORMAT = 1
 SUMMARY, CSV, JSON_LINES = "evaluation.json", "crystals.csv", "crystals.jsonl"

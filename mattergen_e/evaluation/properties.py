@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mattergen_e.crystals.tables import read_rows, row_name
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation.rows import read_rows, row_name
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -114,7 +114,7 @@ def read_properties(path: str | Path) -> GivenProperties:
 
 
 def _numeric_properties() -> frozenset[str]:
-    from mattergen_e.data.checks import mattergen_names
+    from mattergen_e.crystals.checks import mattergen_names
 
     return frozenset(mattergen_names()[1]) - NOT_NUMERIC
 

@@ -20,7 +20,7 @@ from mattergen_e.errors import UserError
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from mattergen_e.dos.objects import CrystalSpectra
+    from mattergen_e.spectra.objects import CrystalSpectra
 
 #: What MatterGen and joint models leave, the richest first.
 OUTPUTS = ("generated_crystals.jsonl", "generated_crystals.extxyz", "generated_crystals_cif.zip")
@@ -57,7 +57,7 @@ def read_entries(path: Path) -> tuple[list[Entry], list[Path]]:
     Raises:
         UserError: If the path does not exist, is of no known kind, or a file as a whole is damaged.
     """
-    from mattergen_e.generation.spectra import DOS_NAME
+    from mattergen_e.spectra.files import DOS_NAME
 
     files = _files(path)
     with warnings.catch_warnings():
@@ -135,7 +135,7 @@ def _json(path: Path) -> list[Entry]:
 
 def _with_spectra(path: Path, entries: list[Entry], lines: list[bytes]) -> list[Entry]:
     """The entries, with the spectra that their lines refer to."""
-    from mattergen_e.generation.spectra import DOS_NAME, read_dos
+    from mattergen_e.spectra.files import DOS_NAME, read_dos
 
     having = [
         place

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation import output, steps
-from mattergen_e.evaluation.energy import stability
+from mattergen_e.evaluation import output, stability, steps
 from mattergen_e.evaluation.settings import EvaluationSettings
 from mattergen_e.evaluation.steps import Context
 from mattergen_e.evaluation.summary import summarise
@@ -30,14 +29,14 @@ from mattergen_e.files import Lock, remove_temporary
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mattergen_e.dos.predictor.model import Predictor as DosPredictor
+    from mattergen_e.energies.given import Energies
+    from mattergen_e.energies.relaxation import RelaxSettings
     from mattergen_e.evaluation.descriptors import Charges, Spectra
-    from mattergen_e.evaluation.energy.energies import Energies
-    from mattergen_e.evaluation.energy.relaxation import RelaxSettings
     from mattergen_e.evaluation.labels import Labels
     from mattergen_e.evaluation.properties import GivenProperties, Predictor
-    from mattergen_e.evaluation.reference import Reference
     from mattergen_e.evaluation.spectra.judging import Judged, Plan
+    from mattergen_e.networks.predictor.model import Predictor as DosPredictor
+    from mattergen_e.reference import Reference
 
 FOLDER = "evaluation"
 
@@ -94,15 +93,15 @@ def evaluate(
     Raises:
         UserError: If the input, the reference, a file or a setting is wrong, or the folder is in use.
     """
-    from mattergen_e.evaluation.energy.relaxation import RelaxSettings
+    from mattergen_e.energies.relaxation import RelaxSettings
 
     settings, relaxation = settings or EvaluationSettings(), relaxation or RelaxSettings()
     path = Path(path)
     check(settings, relaxation)
 
     from mattergen_e.evaluation.candidates import read_candidates
-    from mattergen_e.evaluation.reference import Reference
     from mattergen_e.evaluation.spectra.judging import plan
+    from mattergen_e.reference import Reference
 
     opened = Reference.open(Path(reference))
     check_energies(settings, relaxation, opened)
@@ -157,7 +156,7 @@ def check(settings: EvaluationSettings, relaxation: RelaxSettings) -> None:
     Raises:
         UserError: If a target has no tolerance, a file does not exist, or the calculator cannot be made.
     """
-    from mattergen_e.evaluation.energy.calculators import check_device, require
+    from mattergen_e.energies.calculators import check_device, require
 
     for name in settings.targets:
         if name not in settings.tolerances:
@@ -237,7 +236,7 @@ def read_given(settings: EvaluationSettings) -> Given:
     Raises:
         UserError: If one cannot be read, or the predictor is not there.
     """
-    from mattergen_e.evaluation.energy.energies import read_energies
+    from mattergen_e.energies.given import read_energies
     from mattergen_e.evaluation.labels import read_labels
     from mattergen_e.evaluation.properties import make_predictor, read_properties
     from mattergen_e.evaluation.spectra.judging import load_predictor

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from mattergen_e.evaluation.candidates import Candidate, Candidates
-    from mattergen_e.evaluation.reference import Reference
+    from mattergen_e.reference import Reference
 
 #: Crystals whose results are written together, by the stages that work on many at once.
 CHUNK = 64
@@ -157,7 +157,7 @@ def uniqueness(context: Context) -> tuple[dict[int, int], dict[int, str]]:
 
     It depends on all crystals, so that it is one result.
     """
-    from mattergen_e.evaluation.matching import unique
+    from mattergen_e.matching import unique
 
     readable = context.candidates.readable
     settings = {"keys": [candidate.key for candidate in readable], "versions": _versions("pymatgen", "mattergen")}
@@ -183,7 +183,7 @@ def uniqueness(context: Context) -> tuple[dict[int, int], dict[int, str]]:
 
 def novelty(context: Context) -> Results:
     """The reference crystal that a crystal is the same as, if any."""
-    from mattergen_e.evaluation.matching import ReferenceIndex
+    from mattergen_e.matching import ReferenceIndex
 
     def compute(items: Items) -> Iterator[tuple[str, Any]]:
         reference: Any = context.reference

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mattergen_e.evaluation.cells import Composition, physical_cell, reduced_counts
+from mattergen_e.crystals.cells import Composition, physical_cell, reduced_counts
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -121,7 +121,7 @@ def _xtalmet_verdict(key: Composition) -> bool:
 @cache
 def _validator() -> tuple[Any, Any]:
     """xtalmet's validator and its class of crystals; the package loads MACE, which talks."""
-    from mattergen_e.console import quiet
+    from mattergen_e.quiet import quiet
 
     with quiet():
         from xtalmet import Crystal, Validator
@@ -167,7 +167,7 @@ def structure_valid(structure: Structure | None) -> Verdict:
     Returns:
         The verdict.
     """
-    from mattergen_e.data.checks import MIN_DISTANCE
+    from mattergen_e.crystals.checks import MIN_DISTANCE
 
     cell = physical_cell(structure)
     if isinstance(cell, str):

@@ -14,9 +14,9 @@ from mattergen.common.data.dataset import NumAtomsCrystalDataset
 from mattergen.common.data.num_atoms_distribution import NUM_ATOMS_DISTRIBUTIONS
 from mattergen.common.data.transform import SetProperty
 
-from mattergen_e.conditioning.labels import CACHED
-from mattergen_e.conditioning.targets import file_name, read_targets
+from mattergen_e.data.conditions import CACHED
 from mattergen_e.errors import UserError
+from mattergen_e.targets.targets import file_name, read_targets
 from mattergen_e.upstream import exit_on_user_error
 
 

@@ -17,13 +17,13 @@ from pymatgen.core import Lattice, Structure
 from tqdm.auto import tqdm
 
 from mattergen_e import provenance
-from mattergen_e.conditioning.dos import DosEmbedding
 from mattergen_e.descriptors.base import Descriptor
+from mattergen_e.diffusion.dos_embedding import DosEmbedding
 from mattergen_e.diffusion.sampler import JointSampler
-from mattergen_e.dos.objects import CrystalSpectra, complete_dos
 from mattergen_e.errors import UserError
 from mattergen_e.generation.conditions import SeededConditionLoader, seed_batch
 from mattergen_e.generation.store import Generated, RunStore
+from mattergen_e.spectra.objects import CrystalSpectra, complete_dos
 from mattergen_e.upstream import check_known
 
 #: Smallest volume per site (cubic angstrom) of a crystal that is kept; solid hydrogen under pressure has more.

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from mattergen_e.conditioning.dos import DosEmbedding, check_reliable
-from mattergen_e.constraints.stored import stored_grid
-from mattergen_e.constraints.values import check_values
+from mattergen_e.diffusion import settings
+from mattergen_e.diffusion.dos_embedding import DosEmbedding, check_reliable
 from mattergen_e.diffusion.sampler import OutputSettings
-from mattergen_e.dos.grid import TOTAL_GRID, EnergyGrid
-from mattergen_e.dos.predictor.folder import describe, require_weights
-from mattergen_e.dos.predictor.noise import describe_noise, require_same_noise
 from mattergen_e.errors import UserError
-from mattergen_e.generation import settings
+from mattergen_e.generation.constraints.stored import stored_grid
+from mattergen_e.generation.constraints.values import check_values
 from mattergen_e.generation.outline import Outline, read_outline
+from mattergen_e.networks.predictor.folder import describe, require_weights
+from mattergen_e.networks.predictor.noise import describe_noise, require_same_noise
+from mattergen_e.spectra.grid import TOTAL_GRID, EnergyGrid
 from mattergen_e.upstream import load_checkpoint
 
 _DOS = f"{DosEmbedding.__module__}.{DosEmbedding.__qualname__}"

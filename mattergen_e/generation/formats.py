@@ -24,8 +24,8 @@ from mattergen.common.globals import GENERATED_CRYSTALS_EXTXYZ_FILE_NAME, GENERA
 from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 
-from mattergen_e.dos.objects import CrystalSpectra
-from mattergen_e.generation.spectra import DOS_NAME, dos_file, keys, read_dos
+from mattergen_e.spectra.files import DOS_NAME, dos_file, keys, read_dos
+from mattergen_e.spectra.objects import CrystalSpectra
 
 EXTXYZ_NAME = GENERATED_CRYSTALS_EXTXYZ_FILE_NAME
 CIF_ZIP_NAME = GENERATED_CRYSTALS_ZIP_FILE_NAME

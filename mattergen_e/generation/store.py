@@ -51,7 +51,7 @@ from mattergen_e.generation.records import (
     load_record,
     short,
 )
-from mattergen_e.generation.spectra import DOS_NAME
+from mattergen_e.spectra.files import DOS_NAME
 
 __all__ = ["BatchRecord", "Generated", "RunRecord", "RunStore", "load_record", "read_crystals"]
 

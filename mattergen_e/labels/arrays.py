@@ -227,7 +227,7 @@ def make_structure(cell: NDArray[Any], numbers: NDArray[Any], frac: NDArray[Any]
     """
     from pymatgen.core import Element, Lattice, Structure
 
-    from mattergen_e.data.checks import EntryError, check_lattice
+    from mattergen_e.crystals.checks import EntryError, check_lattice
 
     n_sites = numbers.size
     if numbers.shape != (n_sites,) or n_sites == 0 or frac.shape != (n_sites, 3) or cell.shape != (3, 3):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from mattergen_e.labels.store import Outcome
+    from mattergen_e.labels.folder import Outcome
 
 #: Tight enough that two polymorphs, or one crystal under pressure, are two crystals.
 LENGTH_TOLERANCE = 0.02  # relative
@@ -33,7 +33,7 @@ def find_duplicates(folder: Path, outcomes: Sequence[Outcome]) -> list[Outcome]:
     from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.core import Structure
 
-    from mattergen_e.labels.store import ITEMS, file_name
+    from mattergen_e.labels.folder import ITEMS, file_name
 
     matcher = StructureMatcher(LENGTH_TOLERANCE, POSITION_TOLERANCE, ANGLE_TOLERANCE, primitive_cell=True, scale=False)
     groups: dict[str, list[tuple[str, Structure]]] = defaultdict(list)

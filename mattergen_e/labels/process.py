@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.dos import processing
 from mattergen_e.labels.record import Calculation, Finding, Label, LabelError, RawDos
 from mattergen_e.labels.settings import LabelSettings
+from mattergen_e.spectra import processing
 
 Spectra = tuple[NDArray[np.float64], list[Finding]]
 

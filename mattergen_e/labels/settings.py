@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mattergen_e.dos.processing import AtomicDosSettings, TotalDosSettings
+from mattergen_e.spectra.processing import AtomicDosSettings, TotalDosSettings
 
 
 class _Settings(BaseModel):

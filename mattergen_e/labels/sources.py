@@ -71,7 +71,8 @@ def find_tasks(sources: Sequence[Path]) -> list[Task]:
 
 
 def _find(source: Path) -> Iterator[Task]:
-    from mattergen_e.labels import arrays, materials_project
+    from mattergen_e.labels import arrays
+    from mattergen_e.labels.materials_project import source as materials_project
 
     if not source.exists():
         raise UserError(f"{source} does not exist: check the path.")
@@ -94,7 +95,7 @@ def _find(source: Path) -> Iterator[Task]:
 
 
 def _vasp(source: Path) -> Iterator[Task]:
-    from mattergen_e.labels import vasp
+    from mattergen_e.labels.vasp import calculation as vasp
 
     denied: list[OSError] = []
     root = source.resolve()
@@ -137,11 +138,11 @@ def read_calculation(task: Task, settings: LabelSettings, properties: Mapping[st
     if task.problem is not None:
         raise LabelError(*task.problem)
     if task.kind == "vasp":
-        from mattergen_e.labels import vasp
+        from mattergen_e.labels.vasp import calculation as vasp
 
         return vasp.read(task.path, settings, task.id)
     if task.kind == "materials_project":
-        from mattergen_e.labels import materials_project
+        from mattergen_e.labels.materials_project import source as materials_project
 
         return materials_project.calculation(task.path, settings)
     from mattergen_e.labels import arrays

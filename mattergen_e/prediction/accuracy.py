@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Element
 
+from mattergen_e.crystals.reading import NamedStructure, read_structures
 from mattergen_e.data.cache import load_array, load_manifest, open_sites
 from mattergen_e.descriptors.atomic_dos import AtomicDos
 from mattergen_e.diffusion.prediction import predict_descriptors
 from mattergen_e.errors import UserError
 from mattergen_e.prediction.run import predict
 from mattergen_e.prediction.spectra import SpectralAccuracy, spectral_accuracy
-from mattergen_e.prediction.structures import NamedStructure, read_structures
 
 #: File in a model's folder with the element means of its training data.
 ELEMENT_MEANS = "element_means.json"

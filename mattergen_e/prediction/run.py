@@ -18,12 +18,12 @@ from mattergen.common.data.collate import collate
 from mattergen.common.data.transform import symmetrize_lattice
 from pymatgen.core import Structure
 
-from mattergen_e.data.alignment import AlignmentError, reduce_with_map
+from mattergen_e.crystals.alignment import AlignmentError, reduce_with_map
+from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.diffusion.prediction import predict_descriptors
-from mattergen_e.dos.grid import EnergyGrid
 from mattergen_e.errors import UserError
 from mattergen_e.files import add_array
-from mattergen_e.prediction.structures import NamedStructure
+from mattergen_e.spectra.grid import EnergyGrid
 
 #: Smallest volume per site, in cubic angstrom, of what is called a crystal.
 LEAST_VOLUME = 0.05

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mattergen_e.dos.grid import EnergyGrid
-from mattergen_e.dos.metrics import Summary, summarise, summarise_by_element, wasserstein
+from mattergen_e.spectra.grid import EnergyGrid
+from mattergen_e.spectra.metrics import Summary, summarise, summarise_by_element, wasserstein
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def spectra_examples(pairs: SitePairs, formulas: dict[int, str], name: str, run:
         name: Of the run.
         run: Its number, for the colour.
     """
-    from mattergen_e.dos.metrics import at_quantiles
+    from mattergen_e.spectra.metrics import at_quantiles
 
     assert pairs.distance is not None and pairs.energies is not None
     panels = []

@@ -52,7 +52,7 @@ def examples(curves: TargetCurves, formulas: dict[int, str], name: str, run: int
         name: Of the run.
         run: Its number, for the colour.
     """
-    from mattergen_e.dos.metrics import at_quantiles
+    from mattergen_e.spectra.metrics import at_quantiles
 
     panels = []
     for share, place in zip(PERCENTILES, at_quantiles(curves.cosine, PERCENTILES), strict=True):

@@ -53,7 +53,7 @@ def training_properties(reference: Path | None) -> dict[str, Floats]:
 
     if reference is None:
         return {}
-    from mattergen_e.evaluation.reference import Reference
+    from mattergen_e.reference import Reference
 
     found = {}
     for name, values in Reference.open(reference).properties.items():

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation.energy import stability
+from mattergen_e.evaluation import stability
 from mattergen_e.evaluation.stages import FOLDER as STAGES
 from mattergen_e.evaluation.stages import Stage
 from mattergen_e.evaluation.steps import Context, Results
 
 if TYPE_CHECKING:
-    from mattergen_e.evaluation.energy.relaxation import RelaxSettings
-    from mattergen_e.evaluation.reference import Reference
+    from mattergen_e.energies.relaxation import RelaxSettings
+    from mattergen_e.reference import Reference
 
 NO_FORMATION = dict.fromkeys(("formation_energy_per_atom", "energy_above_hull", "reason", "sentence"))
 
@@ -56,7 +56,7 @@ def relaxed(context: Context, settings: RelaxSettings, evaluation: Path | None) 
 
 def _take(context: Context, settings: RelaxSettings, evaluation: Path) -> int:
     """Copies results of the same crystals, calculator and settings; the name of the stage's file tells that."""
-    from mattergen_e.evaluation.energy.calculators import describe
+    from mattergen_e.energies.calculators import describe
 
     made = {"settings": settings.model_dump(mode="json"), "calculator": describe(settings.calculator)}
     with Stage(context.folder, "relaxation", made) as mine:
@@ -105,8 +105,8 @@ def formation(context: Context, found: Results, settings: RelaxSettings) -> Resu
 
 def _elements(context: Context, symbols: Iterable[str], settings: RelaxSettings) -> Mapping[str, float]:
     """eV/atom of the elements by symbol, those that there are."""
-    from mattergen_e.evaluation.energy.calculators import describe, make
-    from mattergen_e.evaluation.energy.elements import SOURCE, element_energies
+    from mattergen_e.energies.calculators import describe, make
+    from mattergen_e.energies.elements import SOURCE, element_energies
 
     with Stage(context.folder, "elements", {"calculator": describe(settings.calculator), "source": SOURCE}) as stage:
         missing = stage.missing(symbols)

@@ -23,14 +23,14 @@ from mattergen_e.screening.target import Target, read_target
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from mattergen_e.dos.grid import EnergyGrid
-    from mattergen_e.dos.predictor.model import Predictor
+    from mattergen_e.energies.relaxation import RelaxSettings
     from mattergen_e.evaluation.candidates import Candidates
-    from mattergen_e.evaluation.energy.relaxation import RelaxSettings
-    from mattergen_e.evaluation.reference import Reference
     from mattergen_e.evaluation.steps import Context
+    from mattergen_e.networks.predictor.model import Predictor
+    from mattergen_e.reference import Reference
     from mattergen_e.screening.ranking import Row
     from mattergen_e.screening.spectra import Spectrum
+    from mattergen_e.spectra.grid import EnergyGrid
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ def screen(
     Raises:
         UserError: If the input, the target, the predictor, the reference or a setting is wrong, or the folder in use.
     """
+    from mattergen_e.energies.relaxation import RelaxSettings
     from mattergen_e.evaluation.candidates import read_candidates
-    from mattergen_e.evaluation.energy.relaxation import RelaxSettings
     from mattergen_e.evaluation.run import default_folder
     from mattergen_e.evaluation.steps import Context
 
@@ -131,8 +131,8 @@ def _check(
     settings: ScreenSettings, relaxation: RelaxSettings, reference: str | Path | None
 ) -> tuple[Reference | None, list[str]]:
     """What can be checked before anything else is read; the opened reference, and warnings."""
-    from mattergen_e.evaluation.energy.calculators import check_device, require
-    from mattergen_e.evaluation.reference import Reference
+    from mattergen_e.energies.calculators import check_device, require
+    from mattergen_e.reference import Reference
 
     require(relaxation.calculator)
     check_device(relaxation.device)
@@ -169,7 +169,7 @@ class Source:
             self.label, self.curves_of = "generated", None
             self.grid = _generated_grid(candidates)
             return
-        from mattergen_e.dos.predictor.folder import describe
+        from mattergen_e.networks.predictor.folder import describe
 
         grids = describe(settings.predictor).network.grids
         self.label = "predicted"
@@ -179,7 +179,7 @@ class Source:
     @cached_property
     def predictor(self) -> Predictor:
         """The predictor."""
-        from mattergen_e.dos.predictor.folder import load
+        from mattergen_e.networks.predictor.folder import load
 
         assert self._settings.predictor is not None
         return load(self._settings.predictor, self._device)
@@ -239,7 +239,7 @@ def _ranked(
     context: Context, rows: Sequence[Row], structures: Mapping[int, Structure], settings: ScreenSettings
 ) -> list[Row]:
     """Ranks what is kept, each crystal once."""
-    from mattergen_e.evaluation.matching import unique
+    from mattergen_e.matching import unique
 
     found = ranking.ordered(rows)
     first = unique([structures[row["index"]] for row in found], jobs=context.jobs, backend=context.backend)
@@ -293,7 +293,7 @@ def _about(
     candidates: Candidates, settings: ScreenSettings, relaxation: RelaxSettings, reference: Reference | None
 ) -> dict[str, Any]:
     """The parts of screening.json that say how and with what."""
-    from mattergen_e.evaluation.energy.calculators import describe
+    from mattergen_e.energies.calculators import describe
 
     inputs = [*candidates.files, *([settings.target] if settings.target.is_file() else [])]
     return {

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from mattergen_e.conditioning.curves import Curve
-    from mattergen_e.dos.grid import EnergyGrid
-    from mattergen_e.dos.predictor.model import Predictor
+    from mattergen_e.networks.predictor.model import Predictor
+    from mattergen_e.spectra.curves import Curve
+    from mattergen_e.spectra.grid import EnergyGrid
 
 CHUNK = 64
 
@@ -56,8 +56,8 @@ def predicted(
 
 def _predict(predictor: Predictor, items: Items, of_sites: bool) -> Iterator[tuple[str, Any]]:
     """Results of some crystals; one that the predictor refuses costs only itself."""
-    from mattergen_e.dos.predictor.output import predict_structures
-    from mattergen_e.prediction.structures import NamedStructure
+    from mattergen_e.crystals.reading import NamedStructure
+    from mattergen_e.networks.predictor.output import predict_structures
 
     try:
         spectra = predict_structures(predictor, [NamedStructure(key, structure) for key, structure in items])
@@ -97,9 +97,9 @@ def generated(candidates: Mapping[int, Candidate], grid: EnergyGrid, of_sites: b
 
 def curves_of(predictor: Predictor, path: Path) -> list[Curve]:
     """Predicted spectra per atom of the crystals of a file: targets from crystals."""
-    from mattergen_e.conditioning.curves import Curve
-    from mattergen_e.dos.predictor.output import predict_structures
-    from mattergen_e.prediction.structures import read_structures
+    from mattergen_e.crystals.reading import read_structures
+    from mattergen_e.networks.predictor.output import predict_structures
+    from mattergen_e.spectra.curves import Curve
 
     grid = predictor.grids.total
     found = predict_structures(predictor, read_structures([path]))

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.conditioning.curves import Curve, check_curve, check_window, inside, on_grid
-from mattergen_e.conditioning.files import Predict, read_curves
-from mattergen_e.dos.comparison import cosine
-from mattergen_e.dos.grid import EnergyGrid
-from mattergen_e.dos.metrics import wasserstein
 from mattergen_e.errors import UserError
 from mattergen_e.screening.settings import ScreenSettings
+from mattergen_e.spectra.comparison import cosine
+from mattergen_e.spectra.curves import Curve, check_curve, check_window, inside, on_grid
+from mattergen_e.spectra.grid import EnergyGrid
+from mattergen_e.spectra.metrics import wasserstein
+from mattergen_e.targets.files import Predict, read_curves
 
 Values = NDArray[np.float64]
 SHOWN = 8

@@ -14,8 +14,8 @@ from mattergen_e import provenance, upstream
 from mattergen_e.data.cache import list_sites
 from mattergen_e.descriptors.autoencoder_slot import ENTRY
 from mattergen_e.errors import UserError
+from mattergen_e.networks.callbacks import RECORD
 from mattergen_e.prediction.accuracy import ELEMENT_MEANS, save_means, train_means
-from mattergen_e.training.callbacks import RECORD
 from mattergen_e.training.card import CARD, Card
 from mattergen_e.training.stages import find_stages, read_config, training_record
 

@@ -10,7 +10,7 @@ import yaml
 
 from mattergen_e import upstream
 from mattergen_e.errors import UserError
-from mattergen_e.training.callbacks import RECORD
+from mattergen_e.networks.callbacks import RECORD
 from mattergen_e.training.card import CARD, Stage, TrainingRecord, read_card
 
 

@@ -45,7 +45,7 @@ def test_from_files_to_files(cache: Path, conventional: dict[str, Any], tmp_path
     options = ("--settings", settings, "--epochs", 2, "--seed", 3, "--device", "cpu", "--encoder", BASE)
     result = run("train", cache, "--out", out, *options)
     assert result.exit_code == 0, result.output
-    from mattergen_e.dos.predictor.folder import load
+    from mattergen_e.networks.predictor.folder import load
 
     found = load(out)
     assert found.fingerprint[:12] in result.output and found.record["encoder"]["model"] == "base_small"

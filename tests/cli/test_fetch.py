@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mattergen_e.cli.fetch import fetch
 from mattergen_e.errors import UserError
-from mattergen_e.labels import materials_project as mp
+from mattergen_e.labels.materials_project import source as mp
 
 
 @pytest.fixture

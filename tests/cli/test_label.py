@@ -12,9 +12,9 @@ from rich.console import Console
 
 from mattergen_e.cli.label import read_settings, show
 from mattergen_e.errors import UserError
+from mattergen_e.labels.folder import Outcome
 from mattergen_e.labels.run import Summary
 from mattergen_e.labels.settings import LabelSettings
-from mattergen_e.labels.store import Outcome
 
 
 def test_settings_of_a_file_and_of_flags_come_together(tmp_path: Path) -> None:

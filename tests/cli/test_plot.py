@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from mattergen_e.cli.plot import app, draw
-from mattergen_e.dos.objects import CrystalSpectra
 from mattergen_e.errors import UserError
 from mattergen_e.generation.formats import Generated
 from mattergen_e.generation.store import RunStore
+from mattergen_e.spectra.objects import CrystalSpectra
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from mattergen_e.cli.reference import app
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation.reference import Reference
-from mattergen_e.evaluation.reference import build as module
-from mattergen_e.evaluation.reference.build import BuildSettings, build
+from mattergen_e.reference import Reference
+from mattergen_e.reference import build as module
+from mattergen_e.reference.build import BuildSettings, build
 
 SLOW = """
 import time
@@ -47,7 +47,7 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(
     settings = BuildSettings(calculator="potential:make", chunk=4)
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from pathlib import Path\n"
-        "from mattergen_e.evaluation.reference.build import *\n"
+        "from mattergen_e.reference.build import *\n"
         f"build([Path({str(cache)!r})], Path({str(tmp_path / 'killed')!r}), "
         "BuildSettings(calculator='potential:make', chunk=4), jobs=1)"
     )

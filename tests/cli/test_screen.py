@@ -148,9 +148,9 @@ def test_none_passes_is_no_error(app: typer.Typer, tmp_path: Path) -> None:
     import numpy as np
     from pymatgen.core import Lattice, Structure
 
-    from mattergen_e.dos.grid import ATOMIC_GRID
-    from mattergen_e.dos.objects import CrystalSpectra
     from mattergen_e.generation.formats import Generated, batch_files
+    from mattergen_e.spectra.grid import ATOMIC_GRID
+    from mattergen_e.spectra.objects import CrystalSpectra
 
     crystal = Structure.from_spacegroup("Fm-3m", Lattice.cubic(2.2), ["Ar", "Ne"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     values = np.ones((8, ATOMIC_GRID.points), np.float32)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mattergen_e.dos.grid import TOTAL_GRID
+from mattergen_e.spectra.grid import TOTAL_GRID
 
 pytestmark = pytest.mark.slow
 

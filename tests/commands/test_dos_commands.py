@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from mattergen_e.dos.autoencoder.folder import save
+from mattergen_e.networks.autoencoder.folder import save
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,7 @@ def dos_model(
 
 
 def test_checkpoint_holds_the_autoencoder(dos_model: Path, tiny_autoencoder: Callable[..., Any]) -> None:
-    from mattergen_e.models import load_model
+    from mattergen_e.upstream.models import load_model
 
     checkpoint = torch.load(dos_model / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["state_dict"][ENTRY].dtype == torch.uint8  # the moving average has it too

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mattergen_e.data.checks import REASONS, EntryError, mattergen_names
+from mattergen_e.crystals.checks import REASONS, EntryError, mattergen_names
+from mattergen_e.crystals.fields import parse_renames, read_property
 from mattergen_e.data.collect import Dropped, Prepared
-from mattergen_e.data.fields import parse_renames, read_property
 from mattergen_e.data.sources import ReadOptions, Record, iter_records, parse_record, read_entries
 from mattergen_e.errors import UserError
 
@@ -167,8 +167,8 @@ def test_properties():
 
 
 def outcomes(records):
+    from mattergen_e.crystals.checks import CheckOptions
     from mattergen_e.data.build import process_chunk
-    from mattergen_e.data.checks import CheckOptions
 
     return process_chunk(records, GAPS, CheckOptions(mattergen_names()[0]))
 

@@ -11,8 +11,8 @@ import torch
 from mattergen_e.descriptors import AtomicDos
 from mattergen_e.descriptors.atomic_dos import read_autoencoder, soft_limit
 from mattergen_e.diffusion.predictors import DescriptorPredictor
-from mattergen_e.dos.autoencoder.folder import save
 from mattergen_e.errors import UserError
+from mattergen_e.networks.autoencoder.folder import save
 
 SITES = torch.tensor([0, 0, 1, 1, 1])
 

@@ -22,11 +22,11 @@ from mattergen_e.diffusion.classifier_target import (
 )
 from mattergen_e.diffusion.held import FixedTypes, Held
 from mattergen_e.diffusion.predictors import CrystalGuard
-from mattergen_e.dos.grid import EnergyGrid
-from mattergen_e.dos.predictor.guidance import Target, energy
-from mattergen_e.dos.predictor.neighbours import neighbours
-from mattergen_e.dos.predictor.network import MASKED
 from mattergen_e.errors import UserError
+from mattergen_e.networks.predictor.guidance import Target, energy
+from mattergen_e.networks.predictor.neighbours import neighbours
+from mattergen_e.networks.predictor.network import MASKED
+from mattergen_e.spectra.grid import EnergyGrid
 
 SIZES = [2, 5, 3, 8]
 TOTAL = EnergyGrid(minimum=-10, maximum=10, points=32)
@@ -40,7 +40,7 @@ def make_predictor(tiny_predictor):
 
 @pytest.fixture(scope="module")
 def folder(make_predictor, tmp_path_factory):
-    from mattergen_e.dos.predictor.folder import save
+    from mattergen_e.networks.predictor.folder import save
 
     return save(make_predictor(), tmp_path_factory.mktemp("predictor"))
 
@@ -326,7 +326,7 @@ def test_refusals(folder, curves, changes, words):
 
 
 def test_refusals_of_files(make_predictor, folder, curves, tmp_path):
-    from mattergen_e.dos.predictor.folder import save
+    from mattergen_e.networks.predictor.folder import save
 
     clean = save(make_predictor(noisy=False), tmp_path / "clean")
     with pytest.raises(

@@ -7,14 +7,14 @@ import pytest
 import torch
 import yaml
 
-from mattergen_e.constraints.apply import constrain
 from mattergen_e.diffusion.classifier import Classifier
 from mattergen_e.diffusion.classifier_target import NAME, TARGET, GuidedConditionLoader
 from mattergen_e.diffusion.held import Held, SiteTargets
 from mattergen_e.diffusion.joint import JointDiffusionLightningModule
-from mattergen_e.dos.grid import EnergyGrid
-from mattergen_e.dos.predictor.guidance import Target, energy
 from mattergen_e.errors import UserError
+from mattergen_e.generation.constraints.apply import constrain
+from mattergen_e.networks.predictor.guidance import Target, energy
+from mattergen_e.spectra.grid import EnergyGrid
 
 SITES = EnergyGrid(minimum=-15, maximum=5, points=64)
 TOTAL = EnergyGrid(minimum=-10, maximum=10, points=32)
@@ -23,7 +23,7 @@ SPECTRUM = (4 * np.exp(-0.5 * ((SITES.energies + 6.0) / 2) ** 2)).astype(np.floa
 
 @pytest.fixture(scope="module")
 def folder(tiny_predictor, tmp_path_factory):
-    from mattergen_e.dos.predictor.folder import save
+    from mattergen_e.networks.predictor.folder import save
 
     return save(tiny_predictor(SITES, TOTAL, noisy=True), tmp_path_factory.mktemp("predictor"))
 
@@ -80,7 +80,7 @@ def test_only_the_sites_asked_for_count(make_joint, make_sampler, folder, solids
 
 
 def test_a_model_that_takes_the_spectra_itself_is_told_them(make_module, folder, constraints):
-    from mattergen_e.conditioning.site_dos import SiteDosCondition
+    from mattergen_e.diffusion.site_dos import SiteDosCondition
 
     condition = SiteDosCondition(grid=SITES, bins=16)
     model = JointDiffusionLightningModule(

@@ -11,10 +11,10 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from mattergen_e import upstream
-from mattergen_e.console import quiet
 from mattergen_e.descriptors import registry
 from mattergen_e.doctor import installation
 from mattergen_e.doctor.report import Finding
+from mattergen_e.quiet import quiet
 
 
 def levels(findings: list[Finding]) -> dict[str, str]:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from mattergen_e.console import quiet
 from mattergen_e.descriptors import registry
 from mattergen_e.doctor.model import check_model, foreign_code, summarise
 from mattergen_e.doctor.report import Finding, ModelSummary
+from mattergen_e.quiet import quiet
 
 
 def levels(findings: list[Finding]) -> dict[str, str]:

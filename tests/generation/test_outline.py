@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mattergen_e.dos.predictor.noise import describe_noise
 from mattergen_e.generation.outline import read_outline
-from mattergen_e.models import load_model
+from mattergen_e.networks.predictor.noise import describe_noise
+from mattergen_e.upstream.models import load_model
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 

@@ -14,7 +14,7 @@ from mattergen_e.errors import UserError
 from mattergen_e.labels.bader import find_basins, partition
 from mattergen_e.labels.record import LabelError
 from mattergen_e.labels.settings import BaderSettings
-from mattergen_e.labels.vasp_files import read_density
+from mattergen_e.labels.vasp.files import read_density
 
 Array = NDArray[np.float64]
 VALENCE = np.repeat([1.0, 2.0, 7.0], [4, 4, 12])

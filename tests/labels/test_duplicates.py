@@ -9,9 +9,9 @@ import numpy as np
 from pymatgen.core import Lattice, Structure
 
 from mattergen_e.labels.duplicates import find_duplicates
+from mattergen_e.labels.folder import Outcome, open_store
 from mattergen_e.labels.record import Label
 from mattergen_e.labels.settings import LabelSettings
-from mattergen_e.labels.store import Outcome, open_store
 
 
 def outcomes_of(folder: Path, structures: dict[str, Structure]) -> list[Outcome]:

@@ -18,10 +18,10 @@ import pytest
 
 from mattergen_e.data.build import build_cache
 from mattergen_e.data.cache import load_manifest, open_crystals, open_sites, require_processing
-from mattergen_e.dos.processing import AtomicDosSettings, TotalDosSettings
 from mattergen_e.errors import UserError
 from mattergen_e.labels.run import label
 from mattergen_e.labels.settings import LabelSettings
+from mattergen_e.spectra.processing import AtomicDosSettings, TotalDosSettings
 
 #: Small crystals of the real data, of all three splits.
 NUMBER = 8

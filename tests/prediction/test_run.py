@@ -10,11 +10,11 @@ import pytest
 from pymatgen.core import DummySpecies, Lattice, Structure
 from pymatgen.core.operations import SymmOp
 
-from mattergen_e.data.alignment import reduce_cell
+from mattergen_e.crystals.alignment import reduce_cell
+from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.descriptors import BaderCharge, Descriptor
 from mattergen_e.errors import UserError
 from mattergen_e.prediction.run import SitePrediction, predict, to_graph, write_predictions
-from mattergen_e.prediction.structures import NamedStructure
 
 #: No shell of neighbours is cut in two, so that equal sites get equal values.
 WHOLE_SHELLS = {"cutoff": 4.2, "max_neighbors": 500, "max_cell_images_per_dim": 3}
@@ -223,7 +223,7 @@ def test_a_run_that_ends_early_leaves_what_was_there(tmp_path, prediction):
 
 def test_predictions_can_be_read_again(tmp_path, model, solids):
     """The output is an input: ids, structures and order are the same."""
-    from mattergen_e.prediction.structures import read_structures
+    from mattergen_e.crystals.reading import read_structures
 
     write_predictions(tmp_path / "out.jsonl", predict(model, named(solids), samples=1, steps=1))
     again = read_structures([tmp_path / "out.jsonl"])

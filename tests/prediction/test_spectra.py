@@ -9,13 +9,13 @@ import pytest
 import torch
 from scipy.stats import wasserstein_distance
 
-from mattergen_e.console import accuracy_tables
+from mattergen_e.cli.console import accuracy_tables
+from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.descriptors import AtomicDos, BaderCharge
 from mattergen_e.diffusion.prediction import predict_descriptors
 from mattergen_e.errors import UserError
 from mattergen_e.prediction.accuracy import ELEMENT_MEANS, measure, measure_file, save_means
 from mattergen_e.prediction.run import predict, spectra_path, write_predictions
-from mattergen_e.prediction.structures import NamedStructure
 
 
 @pytest.fixture(scope="module")

@@ -51,8 +51,8 @@ def row_of(index: int, structure: Any) -> dict[str, Any]:
 
 def compared(structures: Iterable[Any]) -> tuple[Any, Any]:
     """Charges 0.05 e too high; spectra whose distance is i/100 eV at the i-th site, and unknown at the last."""
-    from mattergen_e.dos.grid import EnergyGrid
     from mattergen_e.evaluation.descriptors import Charges, Spectra
+    from mattergen_e.spectra.grid import EnergyGrid
 
     structures = list(structures)
     number = np.concatenate([s.atomic_numbers for s in structures])

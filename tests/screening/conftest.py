@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mattergen_e.dos.grid import EnergyGrid
+from mattergen_e.spectra.grid import EnergyGrid
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "textbook_crystals.jsonl"
 SITES = EnergyGrid(minimum=-15, maximum=5, points=64)
@@ -33,7 +33,7 @@ def textbook() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def predictor(tiny_predictor: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an untrained predictor whose spectra depend on the crystal."""
-    from mattergen_e.dos.predictor.folder import save
+    from mattergen_e.networks.predictor.folder import save
 
     made = tiny_predictor(SITES, TOTAL, variance=np.linspace(0.1, 1.0, 10).tolist(), record={"made": "by hand"})
     return save(made, tmp_path_factory.mktemp("models") / "dos_predictor")
@@ -61,9 +61,9 @@ def write_output() -> Callable[..., Path]:
 @pytest.fixture
 def evaluated() -> Callable[..., Path]:
     """Writes what an evaluation knows of relaxing crystals: nothing moves, energies are those given."""
+    from mattergen_e.energies import calculators
+    from mattergen_e.energies.relaxation import RelaxSettings
     from mattergen_e.evaluation.candidates import read_candidates
-    from mattergen_e.evaluation.energy import calculators
-    from mattergen_e.evaluation.energy.relaxation import RelaxSettings
     from mattergen_e.evaluation.stages import Stage
 
     def make(output: Path, energies: Mapping[str, float | None], **changes: Any) -> Path:
@@ -86,8 +86,8 @@ def evaluated() -> Callable[..., Path]:
 @pytest.fixture
 def zero_elements(textbook: dict[str, Any]) -> Callable[..., Path]:
     """Makes the folder of a shortlist that knows the energies of the elements: zero, apart from the changes."""
-    from mattergen_e.evaluation.energy.calculators import describe
-    from mattergen_e.evaluation.energy.elements import SOURCE
+    from mattergen_e.energies.calculators import describe
+    from mattergen_e.energies.elements import SOURCE
     from mattergen_e.evaluation.stages import Stage
 
     def make(folder: Path, **changes: float | None) -> Path:

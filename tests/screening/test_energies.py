@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from mattergen_e.energies.relaxation import RelaxSettings
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation.candidates import read_candidates
-from mattergen_e.evaluation.energy.relaxation import RelaxSettings
-from mattergen_e.evaluation.reference.folder import Reference, ReferenceManifest
 from mattergen_e.evaluation.steps import Context
+from mattergen_e.reference.folder import Reference, ReferenceManifest
 from mattergen_e.screening import energies
 
 SETTINGS = RelaxSettings()

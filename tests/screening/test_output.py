@@ -92,7 +92,7 @@ def test_table() -> None:
 
 
 def test_cif_keeps_the_sites_and_their_charges(textbook: dict[str, Any], tmp_path: Path) -> None:
-    from mattergen_e.prediction.structures import read_structures
+    from mattergen_e.crystals.reading import read_structures
 
     crystal = textbook["Al2O3"].copy()
     crystal.add_site_property("vector", [[0.0, 1.0]] * len(crystal))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mattergen_e.dos.grid import EnergyGrid
 from mattergen_e.screening.plots import _title, draw
 from mattergen_e.screening.target import Target
+from mattergen_e.spectra.grid import EnergyGrid
 
 GRID = EnergyGrid(minimum=-10, maximum=10, points=100)
 ROW: dict[str, Any] = {

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mattergen_e.dos.grid import EnergyGrid
 from mattergen_e.evaluation.candidates import Candidate, structure_key
 from mattergen_e.screening import ranking
 from mattergen_e.screening.settings import ScreenSettings
 from mattergen_e.screening.target import Target
+from mattergen_e.spectra.grid import EnergyGrid
 
 GRID = EnergyGrid(minimum=-10, maximum=10, points=40)
 FILE = Path("target.csv")

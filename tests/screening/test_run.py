@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mattergen_e.dos.grid import EnergyGrid
-from mattergen_e.dos.objects import CrystalSpectra
+from mattergen_e.energies.relaxation import RelaxSettings
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation.energy.relaxation import RelaxSettings
 from mattergen_e.screening.run import Screening, screen
 from mattergen_e.screening.settings import ScreenSettings
+from mattergen_e.spectra.grid import EnergyGrid
+from mattergen_e.spectra.objects import CrystalSpectra
 
 #: Measured enthalpies of formation in eV/atom (CRC handbook, rounded); those of the elements are zero.
 ENERGIES = {
@@ -50,9 +50,9 @@ def run(output: Path, short: Path, predictor: Path, write_curve: Callable) -> Ca
 
 
 def predicted(predictor: Path, *structures: Any) -> np.ndarray:
-    from mattergen_e.dos.predictor.folder import load
-    from mattergen_e.dos.predictor.output import predict_structures
-    from mattergen_e.prediction.structures import NamedStructure
+    from mattergen_e.crystals.reading import NamedStructure
+    from mattergen_e.networks.predictor.folder import load
+    from mattergen_e.networks.predictor.output import predict_structures
 
     found = predict_structures(load(predictor), [NamedStructure(str(i), s) for i, s in enumerate(structures)])
     return np.stack([item.total for item in found]).astype(float)
@@ -81,10 +81,10 @@ def test_the_crystal_that_has_the_target_is_found(
 
 
 def test_files(run: Callable, short: Path, output: Path) -> None:
-    from mattergen_e.conditioning.files import read_curves
+    from mattergen_e.crystals.reading import read_structures
     from mattergen_e.evaluation.candidates import read_candidates
     from mattergen_e.evaluation.labels import Label, Labels, pair
-    from mattergen_e.prediction.structures import read_structures
+    from mattergen_e.targets.files import read_curves
 
     found = run(top=2, max_formation_energy=-1.0)
     ids = [row["id"] for row in found.shortlist]
@@ -127,9 +127,9 @@ def test_none_passes(run: Callable, short: Path) -> None:
 
 def test_sites_of_a_crystal(run: Callable, predictor: Path, textbook: dict[str, Any], write_curve: Callable) -> None:
     """The second site of BaS is the sulphur."""
-    from mattergen_e.dos.predictor.folder import load
-    from mattergen_e.dos.predictor.output import predict_structures
-    from mattergen_e.prediction.structures import NamedStructure
+    from mattergen_e.crystals.reading import NamedStructure
+    from mattergen_e.networks.predictor.folder import load
+    from mattergen_e.networks.predictor.output import predict_structures
 
     (sulphide,) = predict_structures(load(predictor), [NamedStructure("x", textbook["BaS"])])
     grid = EnergyGrid(minimum=-15, maximum=5, points=64)
@@ -193,7 +193,7 @@ def test_refused(
 @pytest.fixture
 def reference(textbook: dict[str, Any], tmp_path: Path) -> Path:
     """Three crystals, and the elements but sodium: BaS lies on the hull, ZnSe 0.15 above a lower ZnSe."""
-    from mattergen_e.evaluation.reference.build import BuildSettings, build
+    from mattergen_e.reference.build import BuildSettings, build
 
     energies = {"BaS": -2.38, "ZnSe": -1.0, "CdTe": -0.48}
     lines = [json.dumps({"id": name, "structure": textbook[name].as_dict()}) for name in energies]

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mattergen_e.dos.grid import EnergyGrid
-from mattergen_e.dos.objects import CrystalSpectra
 from mattergen_e.evaluation.candidates import Candidate, Candidates
 from mattergen_e.evaluation.steps import Context
 from mattergen_e.screening import spectra
+from mattergen_e.spectra.grid import EnergyGrid
+from mattergen_e.spectra.objects import CrystalSpectra
 
 GRID = EnergyGrid(minimum=-10, maximum=10, points=16)
 
@@ -32,9 +32,9 @@ def lonely() -> Any:
 def test_a_crystal_that_is_refused_costs_only_itself(
     context: Context, textbook: dict[str, Any], predictor: Path
 ) -> None:
-    from mattergen_e.dos.predictor.folder import load
-    from mattergen_e.dos.predictor.output import predict_structures
-    from mattergen_e.prediction.structures import NamedStructure
+    from mattergen_e.crystals.reading import NamedStructure
+    from mattergen_e.networks.predictor.folder import load
+    from mattergen_e.networks.predictor.output import predict_structures
 
     model = load(predictor)
     crystals = {4: textbook["NaI"], 1: lonely(), 7: textbook["Mg2Si"]}
@@ -64,7 +64,7 @@ def test_generated_spectra(textbook: dict[str, Any]) -> None:
 
 
 def test_curves_of_crystals(textbook: dict[str, Any], predictor: Path, tmp_path: Path) -> None:
-    from mattergen_e.dos.predictor.folder import load
+    from mattergen_e.networks.predictor.folder import load
 
     textbook["NaI"].to(filename=str(tmp_path / "NaI.cif"))
     model = load(predictor)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mattergen_e.conditioning.curves import Curve
-from mattergen_e.dos.grid import EnergyGrid
 from mattergen_e.errors import UserError
 from mattergen_e.screening.settings import ScreenSettings, parse_site
 from mattergen_e.screening.target import read_target
+from mattergen_e.spectra.curves import Curve
+from mattergen_e.spectra.grid import EnergyGrid
 
 GRID = EnergyGrid(minimum=-10, maximum=10, points=200)
 

@@ -22,13 +22,13 @@ from mattergen_e.evaluation.settings import EvaluationSettings
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from mattergen_e.dos.predictor.model import Predictor
     from mattergen_e.evaluation.candidates import Candidates
     from mattergen_e.evaluation.labels import Labels
     from mattergen_e.evaluation.spectra.metrics import Chance, Pairs, Values
     from mattergen_e.evaluation.spectra.targets import DosTargets
     from mattergen_e.evaluation.spectra.truth import Truth
     from mattergen_e.evaluation.steps import Context
+    from mattergen_e.networks.predictor.model import Predictor
 
 _SHOWN = 12
 
@@ -92,8 +92,8 @@ def load_predictor(folder: Path | None) -> Predictor | None:
     """
     if folder is None:
         return None
-    from mattergen_e.dos.grid import TOTAL_GRID, require_same
-    from mattergen_e.dos.predictor.folder import load
+    from mattergen_e.networks.predictor.folder import load
+    from mattergen_e.spectra.grid import TOTAL_GRID, require_same
 
     predictor = load(folder)
     require_same(predictor.grids.total, TOTAL_GRID, f"--dos-predictor {folder}")
@@ -258,8 +258,8 @@ def _predicted(context: Context, made: Plan, relaxed: Relaxed) -> _Spectra:
 
 
 def _labelled(context: Context, made: Plan) -> _Spectra:
-    from mattergen_e.dos.grid import require_same
     from mattergen_e.evaluation.labels import pair
+    from mattergen_e.spectra.grid import require_same
 
     assert made.labels is not None and made.labels.total_grid is not None
     require_same(made.labels.total_grid, made.targets.grid, f"total_dos of {made.labels.source}")

@@ -1,7 +1,7 @@
 """Spectra of generated crystals against the curves that they were asked for, beside chance.
 
 The metrics are those of "Density of States-Intermediated Crystal Generation" (section 5.3, tables 3 and 5). A run asks
-for several crystals per curve, and `mattergen_e.dos.comparison` knows pairs only, so that two things differ here: a
+for several crystals per curve, and `mattergen_e.spectra.comparison` knows pairs only, so that two things differ here: a
 mismatched pair has another curve, never the own one in another's place, and intervals are over the curves, because the
 crystals of a curve are not independent.
 """
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mattergen_e.dos.comparison import TE_COSINE, TE_GAPS, TE_ZERO, UNITS, bootstrap, curve_metrics, te_filter
-from mattergen_e.dos.grid import EnergyGrid
 from mattergen_e.evaluation.statistics import fractions
+from mattergen_e.spectra.comparison import TE_COSINE, TE_GAPS, TE_ZERO, UNITS, bootstrap, curve_metrics, te_filter
+from mattergen_e.spectra.grid import EnergyGrid
 
 Values = NDArray[np.float64]
 

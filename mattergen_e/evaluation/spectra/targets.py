@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.dos.grid import TOTAL_GRID, EnergyGrid
 from mattergen_e.errors import UserError
+from mattergen_e.spectra.grid import TOTAL_GRID, EnergyGrid
 
 if TYPE_CHECKING:
-    from mattergen_e.conditioning.targets import Targets
     from mattergen_e.evaluation.candidates import Candidate, Candidates
+    from mattergen_e.targets.targets import Targets
 
 CONDITION = "dos"
 _SHOWN = 10
@@ -84,7 +84,7 @@ def find_targets(path: Path, candidates: Candidates, request: Mapping[str, Any] 
     asked = [one for one in candidates if one.conditions.get(CONDITION) is not None]
     if not asked:
         return None
-    from mattergen_e.conditioning.targets import file_name
+    from mattergen_e.targets.targets import file_name
 
     file = (path if path.is_dir() else path.parent) / file_name(CONDITION)
     if not file.is_file():
@@ -126,7 +126,7 @@ def _request(given: Mapping[str, Any]) -> None:
     """
     from pydantic import ValidationError
 
-    from mattergen_e.conditioning.targets import Request
+    from mattergen_e.targets.targets import Request
 
     try:
         Request.model_validate(dict(given))
@@ -140,7 +140,7 @@ def _request(given: Mapping[str, Any]) -> None:
 
 
 def _read(given: dict[str, Any]) -> Targets:
-    from mattergen_e.conditioning.targets import read_target
+    from mattergen_e.targets.targets import read_target
 
     _request(given)
     return read_target(CONDITION, given)

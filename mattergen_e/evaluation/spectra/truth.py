@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.dos.comparison import ANGLE_TOL, LTOL, STOL, cosine, crystal_matches, mean_absolute_error
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation.spectra.metrics import Pairs, grouped_bootstrap
 from mattergen_e.evaluation.statistics import fractions
+from mattergen_e.spectra.comparison import ANGLE_TOL, LTOL, STOL, cosine, crystal_matches, mean_absolute_error
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

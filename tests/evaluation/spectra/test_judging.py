@@ -10,13 +10,13 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from mattergen_e.dos.grid import TOTAL_GRID, EnergyGrid
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation.candidates import read_candidates, structure_key
 from mattergen_e.evaluation.labels import Label, Labels
 from mattergen_e.evaluation.settings import EvaluationSettings
 from mattergen_e.evaluation.spectra.judging import judge, load_predictor, plan
 from mattergen_e.evaluation.steps import Context
+from mattergen_e.spectra.grid import TOTAL_GRID, EnergyGrid
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def context(run: Path) -> Context:
 
 def directly(model: Path, structures: list[Any]) -> np.ndarray:
     """Spectra per atom without the stage."""
-    from mattergen_e.dos.predictor.folder import load
-    from mattergen_e.dos.predictor.output import predict_structures
-    from mattergen_e.prediction.structures import NamedStructure
+    from mattergen_e.crystals.reading import NamedStructure
+    from mattergen_e.networks.predictor.folder import load
+    from mattergen_e.networks.predictor.output import predict_structures
 
     named = [NamedStructure(str(i), structure) for i, structure in enumerate(structures)]
     return np.stack([found.total for found in predict_structures(load(model), named)])

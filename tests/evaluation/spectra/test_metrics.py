@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mattergen_e.dos.comparison import UNITS, bootstrap, compare_with_chance, cosine
-from mattergen_e.dos.grid import TOTAL_GRID
 from mattergen_e.evaluation.spectra.metrics import Pairs, chance, grouped_bootstrap, summarise, te_rate
+from mattergen_e.spectra.comparison import UNITS, bootstrap, compare_with_chance, cosine
+from mattergen_e.spectra.grid import TOTAL_GRID
 
 
 def pairs(spectra: Any, curve: list[int], targets: Any) -> Pairs:

@@ -1,0 +1,1 @@
+"""Crystals as files hold them: readers, checks, tables, cells, and where sites go when a cell is reduced."""

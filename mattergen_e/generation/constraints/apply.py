@@ -1,0 +1,89 @@
+"""Constraints as a model takes them: in its diffused units, on its grids, for the sites of its crystals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mattergen_e.descriptors.atomic_dos import AtomicDos
+from mattergen_e.descriptors.base import Descriptor
+from mattergen_e.diffusion.classifier_target import Wanted
+from mattergen_e.diffusion.held import ClampedDescriptor, FixedTypes, Held, SiteTargets, Template
+from mattergen_e.diffusion.joint import Preparation
+from mattergen_e.diffusion.site_conditions import SiteCondition
+from mattergen_e.generation.constraints import values
+from mattergen_e.generation.constraints.reading import Constraints, read_constraints
+
+
+def constrain(constraints: str | Path | Constraints, model: Any, wanted: Wanted | None = None) -> Held:
+    """What is held in a run with a model.
+
+    Args:
+        constraints: The file, or what was read of it.
+        model: A loaded model.
+        wanted: What a classifier is asked for, which takes spectra of sites where the model does not.
+
+    Returns:
+        The constraints in the model's terms.
+
+    Raises:
+        UserError: As `read_constraints`; or if the model has no such descriptor or condition, or cannot take a value.
+    """
+    read = constraints if isinstance(constraints, Constraints) else read_constraints(constraints)
+    descriptors: dict[str, Descriptor] = getattr(model, "descriptors", {})
+    conditions: dict[str, SiteCondition] = dict(getattr(model, "site_conditions", {}))
+    if wanted is not None:
+        conditions |= wanted.sites({*descriptors, *conditions})
+    values.check_names(read, [*descriptors, *conditions])
+    clean = _trained_with_given(model)
+    clamped = {
+        name: ClampedDescriptor(
+            d, {site: _clamp(value, d, values.place(read, site, name)) for site, value in told.items()}, clean=clean
+        )
+        for name, d in descriptors.items()
+        if (told := read.values.get(name))
+    }
+    targets = [
+        SiteTargets(c.name, {site: _target(value, c, values.place(read, site, name)) for site, value in told.items()})
+        for name, c in conditions.items()
+        if (told := read.values.get(name))
+    ]
+    return Held(
+        types=FixedTypes(read.numbers) if read.numbers else None,
+        clamped=clamped,
+        template=_template(read, model),
+        targets=targets,
+    )
+
+
+def _trained_with_given(model: Any) -> bool:
+    """Whether a share of the training crystals had clean descriptors."""
+    preparation = model.diffusion_module.pre_corruption_fn
+    return isinstance(preparation, Preparation) and preparation.shares.given > 0
+
+
+def _clamp(value: values.Value, descriptor: Descriptor, where: str) -> torch.Tensor:
+    """A value of one site in diffused units, (dim,)."""
+    if isinstance(descriptor, AtomicDos):
+        autoencoder = descriptor.of_model()
+        spectrum = values.spectrum(value, autoencoder.grid, where)
+        physical = torch.from_numpy(autoencoder.encode(spectrum[None], autoencoder.grid))
+    else:
+        physical = torch.tensor([values.numbers(value, descriptor, where)], dtype=torch.float32)
+    return descriptor.encode(physical)[0]
+
+
+def _target(value: values.Value, condition: SiteCondition, where: str) -> torch.Tensor:
+    """A value of one site as the condition is told it, (dim,)."""
+    return torch.from_numpy(values.told(value, condition, where))
+
+
+def _template(constraints: Constraints, model: Any) -> Template | None:
+    from mattergen_e.prediction.run import to_graph
+
+    source = constraints.content.template
+    if constraints.template is None or source is None:
+        return None
+    return Template(to_graph(constraints.template), source.time, model)

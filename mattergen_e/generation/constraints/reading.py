@@ -1,0 +1,251 @@
+"""A constraints file with all that it names, read and checked before a model is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from mattergen_e.errors import UserError
+from mattergen_e.generation.constraints.schema import ConstraintsFile, SpectrumSource
+from mattergen_e.spectra.curves import Curve, check_curve
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+#: Smallest volume per site, in cubic angstrom, of what is called a crystal.
+LEAST_VOLUME = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Constraints:
+    """What a constraints file asks for.
+
+    Attributes:
+        path: The file.
+        content: Its content.
+        numbers: Atomic numbers by site.
+        values: What is asked of a descriptor or condition, by its name and by site: a list of numbers or a curve.
+        template: The structure to start from.
+        sha256: Of all that generation depends on, the spectra and the template included.
+    """
+
+    path: Path
+    content: ConstraintsFile
+    numbers: dict[int, int]
+    values: dict[str, dict[int, list[float] | Curve]]
+    template: Structure | None = None
+    sha256: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sha256", _digest(self))
+
+    def settings(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the run that it resumes."""
+        content = self.content.model_dump(mode="json", exclude_unset=True)
+        return {"file": self.path.name, "sha256": self.sha256, "content": content}
+
+    def sizes(self, default: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Numbers of sites that crystals may have, with their probabilities; both (n,).
+
+        Args:
+            default: Name of the distribution where the file has no word on it; sizes below the least are left out.
+
+        Raises:
+            UserError: If no size is left.
+        """
+        from mattergen.common.data.num_atoms_distribution import NUM_ATOMS_DISTRIBUTIONS
+
+        told = self.content.num_atoms
+        if self.template is not None:
+            return np.array([len(self.template)]), np.ones(1)
+        if isinstance(told, int | list):
+            choices = self.content.choices
+            return np.array(choices), np.full(len(choices), 1 / len(choices))
+        weights = told if isinstance(told, dict) else NUM_ATOMS_DISTRIBUTIONS[told or default]
+        kept = {n: w for n, w in weights.items() if n >= self.content.least_sites and w > 0}
+        if not kept:
+            raise UserError(
+                f"{self.path}: the sites need crystals of at least {self.content.least_sites} sites, which the "
+                f"distribution {told or default} does not have: give num_atoms."
+            )
+        share = np.array(list(kept.values()), dtype=np.float64)
+        return np.array(list(kept)), share / share.sum()
+
+
+def read_constraints(path: str | Path) -> Constraints:
+    """Read a constraints file and the files that it names.
+
+    Args:
+        path: YAML or JSON; see `ConstraintsFile`.
+
+    Returns:
+        The constraints; whether a model can take them is checked when there is one.
+
+    Raises:
+        UserError: If a file is missing or of no use, or the constraints contradict themselves.
+    """
+    path = Path(path)
+    content = _content(path)
+    numbers = {s.site: _atomic_number(s.element, s.site, path) for s in content.sites if s.element is not None}
+    values: dict[str, dict[int, list[float] | Curve]] = {}
+    for site in content.sites:
+        for name, value in site.values.items():
+            where = f"{path}, site {site.site}, '{name}'"
+            told = _curve(value, path.parent, where) if isinstance(value, SpectrumSource) else np.ravel(value).tolist()
+            values.setdefault(name, {})[site.site] = told
+    template = _template(path, content)
+    if isinstance(content.num_atoms, str):
+        _check_distribution(content.num_atoms, path)
+    return Constraints(path, content, numbers, values, template)
+
+
+def _content(path: Path) -> ConstraintsFile:
+    import yaml
+
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+    except FileNotFoundError:
+        raise UserError(f"the constraints file {path} does not exist: give its absolute path.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        first = " ".join(str(error).split())[:160]
+        raise UserError(f"the constraints file {path} is no YAML or JSON ({first}).") from None
+    if not isinstance(given, dict):
+        raise UserError(f"the constraints file {path} holds no keys: give num_atoms, sites or template.")
+    try:
+        return ConstraintsFile.model_validate(given)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first_problem(error)}.") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    """What is wrong, and where, in one clause; of a value that fits none of its kinds, the kind that was meant."""
+    first = min(error.errors(), key=lambda e: (e["type"] in ("int_type", "float_type"), -len(e["loc"])))
+    place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "dict[", "constrained")))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "there is no such key"
+    elif first["type"] == "string_pattern_mismatch":
+        message = f"'{first['input']}' is no symbol of an element"
+    return f"{place}: {message}" if place else message
+
+
+def _atomic_number(symbol: str, site: int, path: Path) -> int:
+    from mattergen.common.utils.globals import SELECTED_ATOMIC_NUMBERS
+    from pymatgen.core import Element
+
+    try:
+        number = Element(symbol).Z
+    except ValueError:
+        raise UserError(f"{path}, site {site}: '{symbol}' is no element.") from None
+    if number not in SELECTED_ATOMIC_NUMBERS:
+        raise UserError(f"{path}, site {site}: {symbol} is an element that MatterGen does not generate.")
+    return number
+
+
+def _check_distribution(name: str, path: Path) -> None:
+    from mattergen.common.data.num_atoms_distribution import NUM_ATOMS_DISTRIBUTIONS
+
+    if name not in NUM_ATOMS_DISTRIBUTIONS:
+        raise UserError(f"{path}: num_atoms is '{name}': use one of {', '.join(NUM_ATOMS_DISTRIBUTIONS)}, or numbers.")
+
+
+# -- spectra ----------------------------------------------------------------------------------------------------------
+
+
+def _curve(source: SpectrumSource, folder: Path, where: str) -> Curve:
+    """The one curve that is meant, states/eV of the site."""
+    from mattergen_e.targets.files import read_curves
+
+    path = folder / source.file
+    curve = _of_cache(source, path, where) if path.is_dir() else _chosen(read_curves(path), source.curve, path, where)
+    check_curve(curve, f"{path}, curve '{curve.name}'")
+    return curve
+
+
+def _chosen(curves: list[Curve], wanted: int | str | None, path: Path, where: str) -> Curve:
+    names = [curve.name for curve in curves]
+    if isinstance(wanted, int):
+        if not 0 <= wanted < len(curves):
+            raise UserError(f"{where}: {path} has the curves 0 to {len(curves) - 1}, not {wanted}.")
+        return curves[wanted]
+    if wanted is None and len(curves) == 1:
+        return curves[0]
+    if wanted is None or wanted not in names:
+        shown = ", ".join(names[:8])
+        raise UserError(f"{where}: {path} holds {len(curves)} curves ({shown}): name one of them as 'curve'.")
+    return curves[names.index(wanted)]
+
+
+def _of_cache(source: SpectrumSource, path: Path, where: str) -> Curve:
+    """The spectrum of a site of a crystal of a cache, as the training knows it."""
+    from mattergen_e.data.cache import load_array, open_sites
+    from mattergen_e.diffusion.site_dos import cached_grid
+
+    if source.structure is None or source.site is None:
+        raise UserError(f"{where}: {path} is a folder: for a split of a cache give 'structure' (its id) and 'site'.")
+    if not (path / "structure_id.npy").is_file():
+        raise UserError(f"{where}: {path} is a folder, but no split of a cache.")
+    names, sizes = load_array(path / "structure_id.npy").tolist(), load_array(path / "num_atoms.npy")
+    if source.structure not in names:
+        raise UserError(f"{where}: {path} has no crystal '{source.structure}'.")
+    index = names.index(source.structure)
+    if source.site >= sizes[index]:
+        raise UserError(f"{where}: crystal '{source.structure}' ends with site {sizes[index] - 1}.")
+    row = open_sites(path, "atomic_dos")[int(sizes[:index].sum()) + source.site]
+    grid = cached_grid(path)
+    return Curve(f"{source.structure}, site {source.site}", grid.energies, np.asarray(row, dtype=np.float64))
+
+
+# -- the template -----------------------------------------------------------------------------------------------------
+
+
+def _template(path: Path, content: ConstraintsFile) -> Structure | None:
+    from mattergen_e.crystals.reading import read_structures
+
+    if content.template is None:
+        return None
+    found = read_structures([path.parent / content.template.structure])
+    where = f"the template {path.parent / content.template.structure}"
+    if len(found) != 1:
+        raise UserError(f"{where} holds {len(found)} structures: give a file with one.")
+    structure = found[0].structure
+    _check_structure(structure, where)
+    if content.num_atoms is not None and content.choices != [len(structure)]:  # a distribution lists no choices
+        raise UserError(f"{path}: num_atoms contradicts the template, which has {len(structure)} sites: leave it out.")
+    try:
+        content.check_size(len(structure), "the template")
+    except ValueError as error:
+        raise UserError(f"{path}: {error}.") from None
+    return structure
+
+
+def _check_structure(structure: Structure, where: str) -> None:
+    from mattergen.common.utils.globals import SELECTED_ATOMIC_NUMBERS
+
+    if not structure.is_ordered:
+        raise UserError(f"{where} has partially occupied sites: give an ordered structure.")
+    unknown = [site.specie.symbol for site in structure if site.specie.Z not in SELECTED_ATOMIC_NUMBERS]
+    if unknown:
+        raise UserError(f"{where} holds {unknown[0]}, an element that MatterGen does not know.")
+    numbers = np.concatenate([structure.lattice.matrix.ravel(), structure.frac_coords.ravel()])
+    if not np.isfinite(numbers).all() or structure.volume < LEAST_VOLUME * len(structure):
+        raise UserError(f"{where} is no crystal: its cell or positions are not finite, or its cell has no volume.")
+
+
+def _digest(constraints: Constraints) -> str:
+    parts: list[Any] = [constraints.content.model_dump(mode="json", exclude={"template": {"structure"}})]
+    for name, by_site in sorted(constraints.values.items()):
+        for site, value in sorted(by_site.items()):
+            told = [value.energies.tolist(), value.dos.tolist(), value.smearing] if isinstance(value, Curve) else value
+            parts.append([name, site, told])
+    if constraints.template is not None:
+        matrix, coords = constraints.template.lattice.matrix, constraints.template.frac_coords
+        parts.append([matrix.tolist(), coords.tolist(), list(constraints.template.atomic_numbers)])
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

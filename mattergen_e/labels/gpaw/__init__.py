@@ -1,0 +1,1 @@
+"""Labels that GPAW calculates for crystals."""

@@ -1,0 +1,1 @@
+"""Labels from the Materials Project."""

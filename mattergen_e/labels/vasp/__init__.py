@@ -1,0 +1,1 @@
+"""Labels from finished VASP calculations."""
