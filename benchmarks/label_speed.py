@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from mattergen_e.labels.record import LabelError
+from mattergen_e.crystals.findings import LabelError
 from mattergen_e.labels.settings import LabelSettings
 from mattergen_e.labels.vasp import calculation as vasp
 

@@ -19,7 +19,7 @@ import numpy as np
 from pymatgen.core import Structure
 
 from mattergen_e.crystals.reading import NamedStructure
-from mattergen_e.labels.gpaw.compute import ComputeSettings, compute
+from mattergen_e.labels.computed.compute import ComputeSettings, compute
 
 # Space group, and the fractional coordinates of each kind of site in the conventional cell.
 ROCK_SALT = (225, [(0, 0, 0), (0.5, 0.5, 0.5)])

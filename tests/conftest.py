@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 #: Files whose tests share a compiled package, which takes minutes to compile: for one process, not for each.
 COMPILED = {
     "tests/labels/test_bader.py",
-    "tests/labels/gpaw/test_compute.py",
+    "tests/labels/computed/test_compute.py",
     "tests/labels/materials_project/test_source.py",
     "tests/labels/vasp/test_calculation.py",
 }
@@ -128,7 +128,7 @@ def to_batch() -> Callable[..., Any]:
     import torch
     from mattergen.common.data.collate import collate
 
-    from mattergen_e.prediction.run import to_graph
+    from mattergen_e.crystals.graphs import to_graph
 
     def make(
         structures: Sequence[Any], fields: Sequence[str] = ("bader_charge",), **properties: Sequence[float]
@@ -502,7 +502,7 @@ def read_vasp(real_data: Path) -> Callable[[str], Run]:
     """Reads the vasprun.xml of a folder by pymatgen; spins and orbitals summed here, by hand."""
     from pymatgen.io.vasp import Vasprun
 
-    from mattergen_e.labels.record import RawDos
+    from mattergen_e.spectra.raw import RawDos
 
     def read(name: str) -> Run:
         with warnings.catch_warnings():
@@ -525,7 +525,7 @@ def read_vasp(real_data: Path) -> Callable[[str], Run]:
 @pytest.fixture(scope="session")
 def gpaw_runs(real_data: Path) -> dict[str, Any]:
     """The first 40 stored GPAW calculations by id."""
-    from mattergen_e.labels.record import RawDos
+    from mattergen_e.spectra.raw import RawDos
 
     found = {}
     for file in sorted((real_data / "gpaw").glob("*.npz"))[:40]:

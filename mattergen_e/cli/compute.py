@@ -47,7 +47,7 @@ def command(
     """
     from pydantic import ValidationError
 
-    from mattergen_e.labels.gpaw import compute as labels
+    from mattergen_e.labels.computed import compute as labels
 
     given = {
         "calculator": calculator,
@@ -88,8 +88,8 @@ def command(
 
 
 def _show(summary: object, out: Path) -> None:
-    from mattergen_e.labels.gpaw.compute import Summary
-    from mattergen_e.labels.gpaw.folder import FAILED_NAME
+    from mattergen_e.labels.computed.compute import Summary
+    from mattergen_e.labels.computed.folder import FAILED_NAME
 
     assert isinstance(summary, Summary)
     typer.echo(f"{summary.computed} crystals computed, {summary.present} present already, in {out}")

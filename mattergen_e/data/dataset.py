@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,9 +18,23 @@ from numpy.typing import NDArray
 
 from mattergen_e.data.cache import CORE_NAMES, load_array, open_sites
 from mattergen_e.data.conditions import CACHED, read_labels
-from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.errors import UserError
 from mattergen_e.upstream import exit_on_user_error
+
+
+@runtime_checkable
+class ReadsCache(Protocol):
+    """What knows how to read its training values from a split: a descriptor."""
+
+    from_cache: bool
+
+    def named(self, name: str) -> ReadsCache:
+        """The same under another name."""
+        ...
+
+    def read_cache(self, split_dir: Path) -> NDArray[np.float32]:
+        """Values (rows, dim) of a split."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,9 +179,9 @@ def _site_values(folder: Path, descriptors: Sequence[str] | Mapping[str, Any] | 
         return {name: open_sites(folder, name) for name in descriptors or ()}
     values = {}
     for name, descriptor in descriptors.items():
-        if isinstance(descriptor, Descriptor):
+        if isinstance(descriptor, ReadsCache):
             if descriptor.from_cache:
-                values[name] = replace(descriptor, name=name).read_cache(folder)
+                values[name] = descriptor.named(name).read_cache(folder)
         elif getattr(descriptor, "from_cache", True):
             values[name] = open_sites(folder, name)
     return values

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from mattergen.diffusion.corruption.sde_lib import VPSDE
 from torch import nn
 
+from mattergen_e.crystals.quantity import Frame, Place, Quantity
 from mattergen_e.data.cache import open_sites
+from mattergen_e.descriptors.measure import Measure, mean_absolute
+from mattergen_e.descriptors.rows import crystal_of_rows, rows_per_crystal
 from mattergen_e.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,9 +29,17 @@ class Descriptor:
     A descriptor tells everything the rest of the package has to know about the variable. Adding one means one subclass
     with its `name`, and one file in `configs/descriptors/`; nothing else changes.
 
+    A field consists of rows. Everything that works on rows asks the descriptor which crystal each belongs to (`rows`,
+    `count`): one row per site, one per crystal, or a fixed number of probes of a grid in each cell.
+
     Attributes:
-        name: Name of the field in a batch, of the array in a cache and of the site property in the outputs.
-        dim: Number of components per site.
+        name: Name of the field in a batch, of the array in a cache and of the values in the outputs.
+        place: Where the rows live: 'site', 'crystal' or 'grid'.
+        probes: Rows along a, b and c, for a grid; c runs fastest.
+        dim: Number of components per row.
+        frame: 'scalar', or 'crystal' for components along a, b and c. Cartesian components are refused: the cell is
+            turned when it is reduced and symmetrised, in training and in prediction, and they would not turn along.
+        label: What people call the variable; by default the name with spaces.
         unit: Unit of the physical values, as written in outputs and cards.
         scale: One unit of the diffused variable in physical units (`unit`). There is no shift: zero stays zero.
         loss_weight: Weight of the variable's term in the sum of losses (Okuda, Takahara, Mizoguchi, eq. 5).
@@ -40,7 +51,11 @@ class Descriptor:
     """
 
     name: str
+    place: Place = "site"
+    probes: tuple[int, int, int] = (8, 8, 8)
     dim: int = 1
+    frame: Frame = "scalar"
+    label: str = ""
     unit: str = ""
     scale: float = 1.0
     loss_weight: float = 1.0
@@ -56,19 +71,82 @@ class Descriptor:
             raise UserError(f"descriptor name '{self.name}' is not an identifier: use letters, digits and underscores.")
         if self.scale <= 0 or self.dim < 1:
             raise UserError(f"descriptor '{self.name}': scale must be positive and dim at least 1.")
+        if self.place not in ("site", "crystal", "grid"):
+            raise UserError(f"descriptor '{self.name}': place is '{self.place}', use 'site', 'crystal' or 'grid'.")
+        if len(self.probes) != 3 or min(self.probes) < 1:
+            raise UserError(f"descriptor '{self.name}': probes is {self.probes}, give three numbers of at least 1.")
+        object.__setattr__(self, "probes", tuple(self.probes))  # a list, from a YAML
+        if self.frame == "cartesian":
+            raise UserError(
+                f"descriptor '{self.name}': Cartesian components do not turn with the cell, which is reduced and "
+                "symmetrised in training: give components along the lattice vectors (frame 'crystal')."
+            )
+        if self.frame not in ("scalar", "crystal") or (self.frame == "crystal" and self.dim % 3):
+            raise UserError(
+                f"descriptor '{self.name}': frame is '{self.frame}' with dim {self.dim}, use 'scalar', or 'crystal' "
+                "with a dim of 3, 6, ...: components along a, b and c."
+            )
         if self.weighting not in ("noise", "velocity"):
             raise UserError(f"descriptor '{self.name}': weighting is '{self.weighting}', use 'noise' or 'velocity'.")
+
+    # -- what it is
+
+    def named(self, name: str) -> Self:
+        """The same descriptor under another name."""
+        return replace(self, name=name)
+
+    @property
+    def title(self) -> str:
+        """What people call it, as it begins a sentence."""
+        label = self.label or self.name.replace("_", " ")
+        return label[0].upper() + label[1:]
+
+    def quantity(self) -> Quantity:
+        """What data has to know of its values."""
+        return Quantity(
+            name=self.name,
+            place=self.place,
+            unit=self.unit,
+            dim=self.dim,
+            probes=self.probes if self.place == "grid" else None,
+            frame=self.frame,
+        )
+
+    def measure(self) -> Measure:
+        """How generated values are judged by computed ones: the mean absolute error of a row."""
+        axis = f"{self.title} ({self.unit})" if self.unit else self.title
+        return Measure(
+            key=self.name,
+            column=f"{self.name}_mae",
+            name="mean absolute error",
+            unit=self.unit,
+            title=self.title,
+            axis=axis,
+            distance=mean_absolute,
+        )
+
+    # -- rows
+
+    def rows(self, batch: Any) -> torch.Tensor:
+        """Crystal of each row, shape (n_rows,), of a batch that need not hold the field yet."""
+        return crystal_of_rows(self.place, self.probes, batch)
+
+    def count(self, num_atoms: torch.Tensor) -> torch.Tensor:
+        """Number of rows of each crystal, shape (n_crystals,), by its number of sites."""
+        return rows_per_crystal(self.place, self.probes, num_atoms)
+
+    # -- the diffusion
 
     def corruption(self) -> VPSDE:
         """The forward process: variance-preserving diffusion, as in eq. 2 and 3."""
         return VPSDE(beta_min=self.beta_min, beta_max=self.beta_max)
 
     def encode(self, values: torch.Tensor) -> torch.Tensor:
-        """Physical values to the diffused variable, shape (n_sites, dim)."""
+        """Physical values to the diffused variable, shape (n_rows, dim)."""
         return values / self.scale
 
     def decode(self, x: torch.Tensor) -> torch.Tensor:
-        """The diffused variable to physical values, shape (n_sites, dim)."""
+        """The diffused variable to physical values, shape (n_rows, dim)."""
         return x * self.scale
 
     def companion(self) -> nn.Module | None:
@@ -103,11 +181,11 @@ class Descriptor:
         return self.dim if self.grid is None else self.grid.points
 
     def result(self, x: torch.Tensor) -> torch.Tensor:
-        """What a prediction reports of the diffused variable, shape (n_sites, result_dim): the physical values."""
+        """What a prediction reports of the diffused variable, shape (n_rows, result_dim): the physical values."""
         return self.decode(x)
 
     def training_values(self, batch: Any) -> torch.Tensor:
-        """Physical values of a training batch, shape (n_sites, dim); NaN where a site has no label.
+        """Physical values of a training batch, shape (n_rows, dim); NaN where a site has no label.
 
         Raises:
             UserError: If the batch lacks the field.
@@ -123,13 +201,13 @@ class Descriptor:
         """Constraint on the variable after a reverse step; none by default.
 
         Args:
-            x: Diffused variable after the step, shape (n_sites, dim).
+            x: Diffused variable after the step, shape (n_rows, dim).
             s: Normalised reverse time after the step: 0 at pure noise, 1 at the end.
             ds: Reverse time that the step took.
-            batch_idx: Crystal of each site, shape (n_sites,).
+            batch_idx: Crystal of each row, shape (n_rows,).
 
         Returns:
-            The constrained variable, shape (n_sites, dim).
+            The constrained variable, shape (n_rows, dim).
         """
         return x
 

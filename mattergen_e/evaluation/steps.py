@@ -207,7 +207,7 @@ def novelty(context: Context) -> Results:
 
 def distances(context: Context) -> Results:
     """Distances to the nearest reference crystal in Magpie and AMD fingerprints, None where there is none."""
-    from mattergen_e.evaluation.novelty import amd, magpie, nearest
+    from mattergen_e.reference.fingerprints import amd, magpie, nearest
 
     reference = context.reference
 

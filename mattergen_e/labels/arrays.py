@@ -31,9 +31,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mattergen_e.crystals.findings import Finding, LabelError
 from mattergen_e.errors import UserError
 from mattergen_e.labels.checks import check_equivalent
-from mattergen_e.labels.record import Calculation, Finding, LabelError, RawDos
+from mattergen_e.labels.record import Calculation
+from mattergen_e.spectra.raw import RawDos
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

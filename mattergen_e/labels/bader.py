@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mattergen_e.crystals.findings import Finding, LabelError
 from mattergen_e.errors import UserError
 from mattergen_e.labels.checks import check_charges, check_kept
-from mattergen_e.labels.record import Finding, LabelError
 from mattergen_e.labels.settings import BaderSettings
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mattergen_e.labels.record import Finding, LabelError
+from mattergen_e.crystals.findings import Finding, LabelError
 from mattergen_e.labels.settings import BaderSettings
 
 if TYPE_CHECKING:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.labels.record import Calculation, Finding, Label, LabelError, RawDos
+from mattergen_e.crystals.findings import Finding, LabelError
+from mattergen_e.labels.record import Calculation, Label
 from mattergen_e.labels.settings import LabelSettings
 from mattergen_e.spectra import processing
+from mattergen_e.spectra.raw import RawDos
 
 Spectra = tuple[NDArray[np.float64], list[Finding]]
 

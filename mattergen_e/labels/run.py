@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mattergen_e.crystals.findings import LabelError
 from mattergen_e.errors import UserError
 from mattergen_e.labels.duplicates import find_duplicates
 from mattergen_e.labels.folder import LABELS, LabelStore, Outcome, open_store
 from mattergen_e.labels.process import make_label
-from mattergen_e.labels.record import LabelError
 from mattergen_e.labels.settings import LabelSettings
 from mattergen_e.labels.sources import Task, find_tasks, read_calculation
 from mattergen_e.parallel import in_parallel

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mattergen_e.crystals.findings import LabelError
 from mattergen_e.errors import UserError
-from mattergen_e.labels.record import Calculation, LabelError
+from mattergen_e.labels.record import Calculation
 from mattergen_e.labels.settings import LabelSettings
 
 KINDS = ("vasp", "npz", "materials_project")

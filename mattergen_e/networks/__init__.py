@@ -1,1 +1,1 @@
-"""The small models beside MatterGen, autoencoder and predictor of densities of states, and what their trainings share."""
+"""The small models beside MatterGen: autoencoder and predictor of densities of states; what their trainings share."""

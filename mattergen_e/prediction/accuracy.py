@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Element
 
+from mattergen_e.crystals.element_means import element_means
 from mattergen_e.crystals.reading import NamedStructure, read_structures
 from mattergen_e.data.cache import load_array, load_manifest, open_sites
 from mattergen_e.descriptors.atomic_dos import AtomicDos
@@ -64,22 +65,6 @@ class Accuracy:
     by_element: list[ElementAccuracy]
     settings: dict[str, Any] = field(default_factory=dict)
     spectra: SpectralAccuracy | None = None
-
-
-def element_means(numbers: np.ndarray, values: np.ndarray) -> dict[int, np.ndarray]:
-    """Mean value of each element: the baseline that knows the composition and nothing of the structure.
-
-    Args:
-        numbers: Atomic numbers, shape (n_sites,).
-        values: Site values, shape (n_sites, dim); rows with NaN are left out.
-
-    Returns:
-        Atomic number to mean of shape (dim,); 0 holds the mean over all sites, for elements that were never seen.
-    """
-    known = np.isfinite(values).all(axis=1)
-    means = {int(z): values[known & (numbers == z)].mean(axis=0) for z in np.unique(numbers[known])}
-    means[0] = values[known].mean(axis=0)
-    return means
 
 
 def measure(

@@ -13,15 +13,12 @@ from zipfile import ZipFile
 
 import numpy as np
 import torch
-from mattergen.common.data.chemgraph import ChemGraph
 from mattergen.common.data.collate import collate
-from mattergen.common.data.transform import symmetrize_lattice
 from pymatgen.core import Structure
 
-from mattergen_e.crystals.alignment import AlignmentError, reduce_with_map
+from mattergen_e.crystals.graphs import reduce_named, to_graph
 from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.diffusion.prediction import predict_descriptors
-from mattergen_e.errors import UserError
 from mattergen_e.files import add_array
 from mattergen_e.spectra.grid import EnergyGrid
 
@@ -62,20 +59,6 @@ def _as_list(values: np.ndarray) -> list:
     return rounded[:, 0].tolist() if rounded.shape[1] == 1 else rounded.tolist()
 
 
-def to_graph(structure: Structure) -> ChemGraph:
-    """A reduced structure as the network's input, with the cell matrix made symmetric as in training."""
-    n_sites = torch.tensor(len(structure))
-    return symmetrize_lattice(
-        ChemGraph(
-            pos=torch.from_numpy(structure.frac_coords % 1.0).float() % 1.0,
-            cell=torch.from_numpy(structure.lattice.matrix.copy()).float().unsqueeze(0),
-            atomic_numbers=torch.tensor(structure.atomic_numbers),  # type: ignore[arg-type]
-            num_atoms=n_sites,
-            num_nodes=n_sites,
-        )
-    )
-
-
 def predict(
     model: Any,
     structures: Sequence[NamedStructure],
@@ -112,7 +95,7 @@ def predict(
     torch.manual_seed(seed)
     for start in range(0, len(structures), batch_size):
         chunk = structures[start : start + batch_size]
-        reduced = [_reduce(named, known, cutoff) for named in chunk]
+        reduced = [reduce_named(named, known, cutoff) for named in chunk]
         batch = collate([to_graph(cell) for cell, _ in reduced])
         predicted = predict_descriptors(model, batch, samples=samples, steps=steps)
         sizes = [len(cell) for cell, _ in reduced]
@@ -127,29 +110,6 @@ def predict(
                 std={name: values[i].numpy()[site_map] for name, values in stds.items()},
                 grids=grids,
             )
-
-
-def _reduce(named: NamedStructure, known: frozenset[int], cutoff: float) -> tuple[Structure, np.ndarray]:
-    structure = named.structure
-    if not structure.is_ordered:
-        raise UserError(f"structure '{named.id}' has partially occupied sites: give an ordered structure.")
-    unknown = sorted({site.specie.symbol for site in structure if site.specie.Z not in known})
-    if unknown:
-        raise UserError(f"structure '{named.id}' holds {unknown[0]}, an element that MatterGen does not know.")
-    if not (np.isfinite(structure.lattice.matrix).all() and np.isfinite(structure.frac_coords).all()):
-        raise UserError(f"structure '{named.id}' has numbers that are not finite in its cell or positions.")
-    if structure.volume < LEAST_VOLUME * len(structure):
-        raise UserError(f"structure '{named.id}' has a cell without volume: {structure.volume:.2g} cubic angstrom.")
-    species: list[Any] = list(structure.atomic_numbers)
-    plain = Structure(structure.lattice, species, structure.frac_coords)
-    try:
-        cell, site_map = reduce_with_map(plain)
-    except AlignmentError as error:
-        raise UserError(f"structure '{named.id}' cannot be reduced to its primitive cell: {error}") from error
-    neighbours = np.bincount(cell.get_neighbor_list(cutoff)[0], minlength=len(cell))
-    if neighbours.max() < 2:  # neither pairs nor triplets of sites: MatterGen's network has nothing to work on
-        raise UserError(f"structure '{named.id}' has no neighbours within the {cutoff:g} angstrom that the model sees.")
-    return cell, site_map
 
 
 def spectra_path(path: str | Path) -> Path:

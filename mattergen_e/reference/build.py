@@ -122,7 +122,7 @@ def _source(settings: BuildSettings, given: Energies | None) -> dict[str, Any]:
 
 
 def _stamp(crystals: Crystals, settings: BuildSettings, given: Energies | None) -> dict[str, Any]:
-    from mattergen_e.evaluation.novelty import AMD_NEIGHBOURS
+    from mattergen_e.reference.fingerprints import AMD_NEIGHBOURS
 
     return {
         "splits": list(settings.splits),

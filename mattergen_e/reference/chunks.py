@@ -45,7 +45,7 @@ def compute_chunk(task: ChunkTask) -> tuple[int, dict[str, NDArray[Any]] | str]:
         Number of the chunk and, by name, formulas and chemical_systems (n,), energies (n,) in eV/atom, magpie (n, 132)
         and amd (n, k) in Å; or what went wrong.
     """
-    from mattergen_e.evaluation.novelty import amd, magpie
+    from mattergen_e.reference.fingerprints import amd, magpie
 
     try:
         with one_thread(), warnings.catch_warnings():

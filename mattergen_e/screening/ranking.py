@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mattergen_e.evaluation.candidates import Candidate
+from mattergen_e.evaluation.spectra.predicted import Spectrum
 from mattergen_e.screening.settings import ScreenSettings
-from mattergen_e.screening.spectra import Spectrum
 from mattergen_e.screening.target import Target
 
 FORMATION, HULL = "formation_energy_per_atom", "energy_above_hull"

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from mattergen_e.energies.relaxation import RelaxSettings
     from mattergen_e.evaluation.candidates import Candidates
+    from mattergen_e.evaluation.spectra.predicted import Spectrum
     from mattergen_e.evaluation.steps import Context
     from mattergen_e.networks.predictor.model import Predictor
     from mattergen_e.reference import Reference
     from mattergen_e.screening.ranking import Row
-    from mattergen_e.screening.spectra import Spectrum
     from mattergen_e.spectra.grid import EnergyGrid
 
 
@@ -185,13 +185,13 @@ class Source:
         return load(self._settings.predictor, self._device)
 
     def _curves_of(self, path: Path) -> list[Any]:
-        from mattergen_e.screening.spectra import curves_of
+        from mattergen_e.evaluation.spectra.predicted import curves_of
 
         return curves_of(self.predictor, path)
 
     def spectra(self, context: Context, relaxed: Mapping[int, Structure]) -> dict[int, Spectrum]:
         """Spectra of crystals by index."""
-        from mattergen_e.screening import spectra
+        from mattergen_e.evaluation.spectra import predicted as spectra
 
         of_sites = self._settings.site is not None
         if self._settings.predictor is not None:

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from mattergen_e.labels.record import Finding, LabelError
+from mattergen_e.crystals.findings import Finding, LabelError
 from mattergen_e.spectra.grid import ATOMIC_GRID, TOTAL_GRID, EnergyGrid
 
 if TYPE_CHECKING:
-    from mattergen_e.labels.record import RawDos
+    from mattergen_e.spectra.raw import RawDos
 
 Spectra = NDArray[np.float64]
 

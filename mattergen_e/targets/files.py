@@ -24,11 +24,12 @@ from typing import Any
 
 import numpy as np
 
+from mattergen_e.crystals.findings import LabelError
 from mattergen_e.errors import UserError
-from mattergen_e.labels.record import LabelError, RawDos
 from mattergen_e.spectra.curves import Curve
 from mattergen_e.spectra.grid import TOTAL_GRID
 from mattergen_e.spectra.processing import FLOOR, TotalDosSettings
+from mattergen_e.spectra.raw import RawDos
 
 #: Gaussian that the labels of the training were smeared with, eV; calculations are given the same.
 CALCULATED = TotalDosSettings().smearing

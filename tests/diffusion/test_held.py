@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from mattergen_e.crystals.graphs import to_graph
 from mattergen_e.descriptors import BaderCharge, Descriptor
 from mattergen_e.diffusion.fields import time_key
 from mattergen_e.diffusion.held import ClampedDescriptor, FixedTypes, Held, SiteTargets, Template, constrain_free
 from mattergen_e.diffusion.joint import CLEAN_TIME
 from mattergen_e.errors import UserError
 from mattergen_e.generation.conditions import SeededConditionLoader
-from mattergen_e.prediction.run import to_graph
 
 SIZES = [2, 5, 3, 8]
 FIRST = np.cumsum([0, *SIZES[:-1]])

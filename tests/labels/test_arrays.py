@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mattergen_e.crystals.findings import LabelError
 from mattergen_e.errors import UserError
 from mattergen_e.labels.arrays import find, read, read_arrays, read_manifest
-from mattergen_e.labels.record import LabelError
 from mattergen_e.labels.settings import BaderSettings, LabelSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
+from mattergen_e.crystals.findings import LabelError
 from mattergen_e.errors import UserError
 from mattergen_e.labels.bader import find_basins, partition
-from mattergen_e.labels.record import LabelError
 from mattergen_e.labels.settings import BaderSettings
 from mattergen_e.labels.vasp.files import read_density
 

@@ -5,8 +5,8 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
+from mattergen_e.crystals.findings import LabelError
 from mattergen_e.labels.checks import check_charges, check_equivalent, check_maxima, equivalent_sites
-from mattergen_e.labels.record import LabelError
 from mattergen_e.labels.settings import BaderSettings
 
 SETTINGS = BaderSettings()

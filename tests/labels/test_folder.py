@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mattergen_e.crystals.findings import Finding
 from mattergen_e.errors import UserError
 from mattergen_e.labels import folder as store
 from mattergen_e.labels.folder import Outcome, open_store, read_settings
-from mattergen_e.labels.record import Finding, Label
+from mattergen_e.labels.record import Label
 from mattergen_e.labels.settings import BaderSettings, LabelSettings
 
 

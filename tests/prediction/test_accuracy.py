@@ -11,13 +11,13 @@ import torch
 from mattergen.diffusion.lightning_module import DiffusionLightningModule
 from pymatgen.core import Structure
 
+from mattergen_e.crystals.element_means import element_means
 from mattergen_e.data.build import build_cache
 from mattergen_e.descriptors import BaderCharge, Descriptor, Dummy
 from mattergen_e.diffusion.prediction import predict_descriptors
 from mattergen_e.errors import UserError
 from mattergen_e.prediction.accuracy import (
     ELEMENT_MEANS,
-    element_means,
     load_means,
     measure,
     measure_file,

@@ -11,10 +11,11 @@ from pymatgen.core import DummySpecies, Lattice, Structure
 from pymatgen.core.operations import SymmOp
 
 from mattergen_e.crystals.alignment import reduce_cell
+from mattergen_e.crystals.graphs import to_graph
 from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.descriptors import BaderCharge, Descriptor
 from mattergen_e.errors import UserError
-from mattergen_e.prediction.run import SitePrediction, predict, to_graph, write_predictions
+from mattergen_e.prediction.run import SitePrediction, predict, write_predictions
 
 #: No shell of neighbours is cut in two, so that equal sites get equal values.
 WHOLE_SHELLS = {"cutoff": 4.2, "max_neighbors": 500, "max_cell_images_per_dim": 3}

@@ -46,7 +46,7 @@ def test_crystals_are_read_back_in_order(folder: Path, solids: dict[str, Any]) -
 
 def test_fingerprints_and_energies_are_those_of_their_modules(folder: Path, solids: dict[str, Any]) -> None:
     from mattergen_e.energies.calculators import energies, make
-    from mattergen_e.evaluation.novelty import amd, magpie
+    from mattergen_e.reference.fingerprints import amd, magpie
 
     reference, crystals = Reference.open(folder), list(solids.values())
     np.testing.assert_allclose(reference.magpie[16:], magpie(crystals), rtol=1e-5)

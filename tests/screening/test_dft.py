@@ -64,7 +64,7 @@ def test_the_help_of_the_script(tmp_path: Path) -> None:
 
 
 def test_settings_are_those_of_data_compute() -> None:
-    from mattergen_e.labels.gpaw.calculation import ComputeSettings
+    from mattergen_e.labels.computed.calculation import ComputeSettings
 
     defaults, settings = dft.gpaw_script().decode(), ComputeSettings()
     for option, value in (
@@ -78,7 +78,7 @@ def test_settings_are_those_of_data_compute() -> None:
 
 def test_the_script_runs(textbook: dict[str, Any], tmp_path: Path) -> None:
     """Eight valence electrons of the two atoms of MgSe lie below the Fermi energy, in a gap."""
-    from mattergen_e.labels.gpaw.compute import find_python
+    from mattergen_e.labels.computed.compute import find_python
     from mattergen_e.targets.files import read_curves
 
     try:

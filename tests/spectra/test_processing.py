@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import norm
 
-from mattergen_e.labels.record import LabelError, RawDos
+from mattergen_e.crystals.findings import LabelError
 from mattergen_e.spectra.grid import ATOMIC_GRID, TOTAL_GRID, EnergyGrid
 from mattergen_e.spectra.processing import (
     AtomicDosSettings,
@@ -23,6 +23,7 @@ from mattergen_e.spectra.processing import (
     resample,
     total_dos,
 )
+from mattergen_e.spectra.raw import RawDos
 
 SMALL = EnergyGrid(minimum=-2, maximum=2, points=16)
 ROUGH = AtomicDosSettings(grid=EnergyGrid(minimum=-4, maximum=4, points=8), smearing=0, semicore_threshold=-2)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from mattergen_e.errors import UserError
-from mattergen_e.labels.record import RawDos
 from mattergen_e.spectra.grid import ATOMIC_GRID, TOTAL_GRID, EnergyGrid
 from mattergen_e.spectra.processing import TotalDosSettings, from_integrated, total_dos
 from mattergen_e.spectra.quantities import band_gap, dos_at_fermi, states_below_fermi
+from mattergen_e.spectra.raw import RawDos
 
 SMALL = EnergyGrid(minimum=-2, maximum=2, points=8)  # bins of 0.5 eV, four on each side of E_F
 

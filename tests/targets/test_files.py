@@ -88,8 +88,8 @@ def test_vasprun(real_data):
 
 def test_real_labels_are_the_cache_of_the_same_crystal(real_data):
     """A label file as a target gives what a model was trained on: the room of labels makes it in another way."""
-    from mattergen_e.labels.record import RawDos
     from mattergen_e.spectra.processing import TotalDosSettings, total_dos
+    from mattergen_e.spectra.raw import RawDos
 
     file = sorted((real_data / "gpaw").glob("mp-*.npz"))[0]
     with np.load(file, allow_pickle=False) as label:

@@ -242,7 +242,7 @@ def _arrays(pairs: Pairs, matched: Mapping[str, Values], random: Chance | None, 
 
 def _predicted(context: Context, made: Plan, relaxed: Relaxed) -> _Spectra:
     from mattergen_e.evaluation.predicted import best
-    from mattergen_e.screening.spectra import predicted
+    from mattergen_e.evaluation.spectra.predicted import predicted
 
     assert made.predictor is not None
     structures: dict[int, Structure] = {}
@@ -287,7 +287,7 @@ def _unreadable(context: Context, made: Plan) -> dict[int, str]:
 def _against_truth(context: Context, judged: Judged, made: Plan, spectra: _Spectra, seed: int) -> dict[str, Any]:
     """Tables 1 and 2 of DOSMatGen."""
     from mattergen_e.evaluation.spectra import truth as dos_truth
-    from mattergen_e.screening.spectra import predicted
+    from mattergen_e.evaluation.spectra.predicted import predicted
 
     assert made.truth is not None
     found, rows = dos_truth.matches(made.truth, spectra.structures, made.targets.curve)

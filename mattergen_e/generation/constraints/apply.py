@@ -81,7 +81,7 @@ def _target(value: values.Value, condition: SiteCondition, where: str) -> torch.
 
 
 def _template(constraints: Constraints, model: Any) -> Template | None:
-    from mattergen_e.prediction.run import to_graph
+    from mattergen_e.crystals.graphs import to_graph
 
     source = constraints.content.template
     if constraints.template is None or source is None:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mattergen_e.crystals.findings import LabelError
 from mattergen_e.files import replacing
 from mattergen_e.labels.arrays import make_structure, read_arrays
-from mattergen_e.labels.record import LabelError, RawDos
+from mattergen_e.spectra.raw import RawDos
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

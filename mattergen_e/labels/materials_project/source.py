@@ -30,11 +30,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from mattergen_e.crystals.findings import Finding, LabelError
 from mattergen_e.errors import UserError
 from mattergen_e.files import Lock, remove_temporary
 from mattergen_e.labels.materials_project import files
 from mattergen_e.labels.materials_project.client import Absent, Client
-from mattergen_e.labels.record import Calculation, Finding, LabelError
+from mattergen_e.labels.record import Calculation
 from mattergen_e.progress import bar
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.labels.record import Calculation, Finding, LabelError
+from mattergen_e.crystals.findings import Finding, LabelError
+from mattergen_e.labels.record import Calculation
 from mattergen_e.labels.settings import LabelSettings
 from mattergen_e.labels.vasp import dos as vasp_dos
 from mattergen_e.labels.vasp import valence as vasp_valence

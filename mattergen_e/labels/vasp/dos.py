@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.labels.record import LabelError, RawDos
+from mattergen_e.crystals.findings import LabelError
+from mattergen_e.spectra.raw import RawDos
 
 if TYPE_CHECKING:
     from pymatgen.io.vasp.outputs import Vasprun

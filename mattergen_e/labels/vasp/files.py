@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.labels.record import LabelError
+from mattergen_e.crystals.findings import LabelError
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

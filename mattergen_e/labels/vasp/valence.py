@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.labels.record import LabelError
+from mattergen_e.crystals.findings import LabelError
 from mattergen_e.labels.vasp.files import read_bytes, reading
 
 if TYPE_CHECKING:

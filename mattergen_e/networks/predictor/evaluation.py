@@ -141,7 +141,7 @@ def _shares(crystals: Crystals) -> Curves:
 
 
 def _site_means(fitted: Crystals, numbers: NDArray[np.int64]) -> Curves:
-    from mattergen_e.prediction.accuracy import element_means
+    from mattergen_e.crystals.element_means import element_means
 
     means = element_means(fitted.atomic_numbers, np.asarray(fitted.sites))
     return np.stack([means.get(int(z), means[0]) for z in numbers])

@@ -153,7 +153,7 @@ def element_spectra(crystals: Crystals, grids: Grids) -> dict[int, Tensor]:
     Returns:
         (common points,) states/eV by atomic number.
     """
-    from mattergen_e.prediction.accuracy import element_means
+    from mattergen_e.crystals.element_means import element_means
 
     means = element_means(crystals.atomic_numbers, crystals.sites)
     common = np.zeros((len(means), grids.common.points))

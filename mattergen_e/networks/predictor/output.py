@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Structure
 
+from mattergen_e.crystals.graphs import reduce_named, to_graph
 from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.errors import UserError
 from mattergen_e.files import add_array, replacing
 from mattergen_e.networks.predictor.model import Predictor
-from mattergen_e.prediction.run import _reduce, to_graph
 from mattergen_e.progress import bar
 from mattergen_e.spectra.files import dos_file
 from mattergen_e.spectra.grid import EnergyGrid
@@ -76,7 +76,7 @@ def predict_structures(
     with bar("Predicting", len(structures), wanted=progress) as advance:
         for start in range(0, len(structures), batch_size):
             chunk = structures[start : start + batch_size]
-            reduced = [_reduce(named, known, cutoff) for named in chunk]
+            reduced = [reduce_named(named, known, cutoff) for named in chunk]
             predicted = predictor.predict([to_graph(cell) for cell, _ in reduced], batch_size)
             parts = np.split(predicted.sites, np.cumsum(predicted.n_sites)[:-1])
             for named, (_, site_map), sites, total in zip(chunk, reduced, parts, predicted.total, strict=True):

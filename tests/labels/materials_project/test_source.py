@@ -14,11 +14,11 @@ import pytest
 from pymatgen.core import Structure
 from pymatgen.io.vasp import Chgcar, Vasprun
 
+from mattergen_e.crystals.findings import LabelError
 from mattergen_e.errors import UserError
 from mattergen_e.labels.materials_project import client as materials_project_client
 from mattergen_e.labels.materials_project import files
 from mattergen_e.labels.materials_project import source as mp
-from mattergen_e.labels.record import LabelError
 from mattergen_e.labels.settings import BaderSettings, LabelSettings
 from mattergen_e.labels.vasp import valence as vasp_valence
 

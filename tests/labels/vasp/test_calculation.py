@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymatgen.io.vasp.outputs import Vasprun
 
-from mattergen_e.labels.record import Calculation, Finding, LabelError
+from mattergen_e.crystals.findings import Finding, LabelError
+from mattergen_e.labels.record import Calculation
 from mattergen_e.labels.settings import BaderSettings, LabelSettings
 from mattergen_e.labels.vasp import calculation as vasp
 from mattergen_e.labels.vasp import dos as vasp_dos

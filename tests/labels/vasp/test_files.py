@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymatgen.io.vasp.outputs import VolumetricData
 
-from mattergen_e.labels.record import LabelError
+from mattergen_e.crystals.findings import LabelError
 from mattergen_e.labels.vasp.files import choose_files, find_calculations, read_density
 
 Copy = Callable[[str], Path]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mattergen_e.labels.record import LabelError
+from mattergen_e.crystals.findings import LabelError
 from mattergen_e.labels.vasp import valence as vasp_valence
 from mattergen_e.labels.vasp.files import read_density
 

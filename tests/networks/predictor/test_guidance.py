@@ -10,11 +10,11 @@ import torch
 from mattergen.common.data.collate import collate
 from torch import Tensor
 
+from mattergen_e.crystals.graphs import to_graph
 from mattergen_e.errors import UserError
 from mattergen_e.networks.predictor.guidance import Target, energy, time_bin
 from mattergen_e.networks.predictor.neighbours import neighbours
 from mattergen_e.networks.predictor.network import MASKED
-from mattergen_e.prediction.run import to_graph
 
 NAN = float("nan")
 

@@ -10,9 +10,9 @@ import torch
 from mattergen.common.data.collate import collate
 from pymatgen.core import Lattice, Structure
 
+from mattergen_e.crystals.graphs import to_graph
 from mattergen_e.networks.predictor.neighbours import neighbours
 from mattergen_e.networks.predictor.settings import EncoderSettings
-from mattergen_e.prediction.run import to_graph
 
 CAESIUM_CHLORIDE = Structure(Lattice.cubic(4.12), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 #: Copper by its primitive cell: shells of 12, 6 and 24.

@@ -13,13 +13,13 @@ from mattergen.common.data.collate import collate
 from mattergen.common.utils.data_utils import frac_to_cart_coords_with_lattice, radius_graph_pbc
 from torch import Tensor
 
+from mattergen_e.crystals.graphs import to_graph
 from mattergen_e.errors import UserError
 from mattergen_e.networks.predictor.data import find_edges, join
 from mattergen_e.networks.predictor.encoder import read_encoder
 from mattergen_e.networks.predictor.neighbours import Edges
 from mattergen_e.networks.predictor.network import MASKED, Network
 from mattergen_e.networks.predictor.settings import NetworkSettings
-from mattergen_e.prediction.run import to_graph
 
 BASE = Path(__file__).resolve().parents[3] / "checkpoints" / "base_small"
 

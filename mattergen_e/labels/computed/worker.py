@@ -1,4 +1,4 @@
-"""Runs GPAW on one crystal; `mattergen_e.labels.gpaw.compute` starts it, one process per crystal.
+"""Runs GPAW on one crystal; `mattergen_e.labels.computed.compute` starts it, one process per crystal.
 
     python gpaw_worker.py JOB.json FOLDER
     python gpaw_worker.py --versions

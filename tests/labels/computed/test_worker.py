@@ -10,7 +10,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.vasp import Chgcar
 
-from mattergen_e.labels.gpaw import worker
+from mattergen_e.labels.computed import worker
 
 TRICLINIC = Lattice.from_parameters(3.1, 4.2, 5.3, 80, 95, 110)
 FRAC = np.array([[0.1, 0.2, 0.3], [0.5, 0.5, 0.5], [0.6, 0.7, 0.8], [0.9, 0.05, 0.4]])

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mattergen_e.errors import UserError
-from mattergen_e.labels.gpaw.calculation import WORKER, ComputeSettings, Job, run_one
-from mattergen_e.labels.gpaw.folder import ComputeFolder
+from mattergen_e.labels.computed.calculation import WORKER, ComputeSettings, Job, run_one
+from mattergen_e.labels.computed.folder import ComputeFolder
 from mattergen_e.parallel import in_parallel
 from mattergen_e.progress import bar
 

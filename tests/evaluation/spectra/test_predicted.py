@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mattergen_e.evaluation.candidates import Candidate, Candidates
+from mattergen_e.evaluation.spectra import predicted as spectra
 from mattergen_e.evaluation.steps import Context
-from mattergen_e.screening import spectra
 from mattergen_e.spectra.grid import EnergyGrid
 from mattergen_e.spectra.objects import CrystalSpectra
 

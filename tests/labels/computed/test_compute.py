@@ -17,8 +17,8 @@ from pymatgen.core import Lattice, Structure
 from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.errors import UserError
 from mattergen_e.labels.arrays import read, read_manifest
-from mattergen_e.labels.gpaw import compute as labels
-from mattergen_e.labels.gpaw.calculation import run_one
+from mattergen_e.labels.computed import compute as labels
+from mattergen_e.labels.computed.calculation import run_one
 from mattergen_e.labels.settings import BaderSettings, LabelSettings
 
 FAST = labels.ComputeSettings(cutoff=250, kpoint_density=1.2, refinement=2)
@@ -345,8 +345,8 @@ def test_options_out_of_range_are_named(tmp_path, option, value):
 
 def test_negative_numbers_in_a_density_are_read_right(tmp_path):
     """Plane waves ripple below zero in voids; baderkit's own reader of CHGCAR takes such numbers apart."""
-    from mattergen_e.labels.gpaw.calculation import _bader
-    from mattergen_e.labels.gpaw.worker import write_chgcar
+    from mattergen_e.labels.computed.calculation import _bader
+    from mattergen_e.labels.computed.worker import write_chgcar
 
     cell, frac = np.eye(3) * 4.0, np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
     points = np.stack(np.meshgrid(*[np.arange(24) / 24] * 3, indexing="ij"), axis=-1)

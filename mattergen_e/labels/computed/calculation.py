@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from mattergen_e.crystals.findings import Finding, LabelError
 from mattergen_e.files import replacing
 from mattergen_e.labels.bader import find_basins
 from mattergen_e.labels.checks import check_charges, equivalent_sites
-from mattergen_e.labels.gpaw.folder import DENSITY_SUFFIX, work_folder
-from mattergen_e.labels.record import Finding, LabelError
+from mattergen_e.labels.computed.folder import DENSITY_SUFFIX, work_folder
 from mattergen_e.labels.settings import BaderSettings
 from mattergen_e.labels.vasp.files import read_density
 

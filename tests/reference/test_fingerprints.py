@@ -13,7 +13,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation import novelty
+from mattergen_e.reference import fingerprints as novelty
 
 
 @pytest.fixture(scope="module")

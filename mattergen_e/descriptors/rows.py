@@ -1,0 +1,31 @@
+"""Rows of a field in a batch: which crystal each belongs to, and how rows and sites hear of each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mattergen_e.crystals.quantity import Place
+
+
+def rows_per_crystal(place: Place, probes: tuple[int, int, int], num_atoms: torch.Tensor) -> torch.Tensor:
+    """Number of rows of each crystal, shape (n_crystals,); `num_atoms` has the sites of each."""
+    if place == "site":
+        return num_atoms
+    each = 1 if place == "crystal" else probes[0] * probes[1] * probes[2]
+    return torch.full_like(num_atoms, each)
+
+
+def crystal_of_rows(place: Place, probes: tuple[int, int, int], batch: Any) -> torch.Tensor:
+    """Crystal of each row, shape (n_rows,), of a batch that need not hold the field yet."""
+    if place == "site":
+        return batch.get_batch_idx("pos")
+    counts = rows_per_crystal(place, probes, batch["num_atoms"])
+    return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+
+
+def probe_positions(probes: tuple[int, int, int], device: torch.device | None = None) -> torch.Tensor:
+    """Fractional positions of the probes of a grid, c running fastest, shape (n_probes, 3)."""
+    axes = [torch.arange(n, device=device) / n for n in probes]
+    return torch.cartesian_prod(*axes)
