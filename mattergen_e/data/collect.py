@@ -272,16 +272,9 @@ def site_value_unit(name: str) -> str:
     """Unit of a site value: from the table of this package, or from a registered descriptor of that name; else ""."""
     if name in SITE_VALUE_UNITS:
         return SITE_VALUE_UNITS[name]
-    from mattergen_e.descriptors.registry import registered
+    from mattergen_e.descriptors.registry import known
 
-    for registration in registered().values():
-        try:
-            descriptor = registration.cls() if registration.cls is not None else None
-        except Exception:  # a descriptor of another package that cannot be made without arguments
-            continue
-        if descriptor is not None and descriptor.name == name:
-            return str(descriptor.unit)
-    return ""
+    return next((d.unit for d in known().values() if d.name == name), "")
 
 
 def _stacked(

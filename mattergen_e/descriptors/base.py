@@ -13,6 +13,7 @@ from torch import nn
 
 from mattergen_e.crystals.quantity import Frame, Place, Quantity
 from mattergen_e.data.cache import open_sites
+from mattergen_e.descriptors.artefact import Artefact
 from mattergen_e.descriptors.measure import Measure, mean_absolute
 from mattergen_e.descriptors.rows import crystal_of_rows, rows_per_crystal
 from mattergen_e.errors import UserError
@@ -212,16 +213,33 @@ class Descriptor:
         return x
 
     def site_properties(self, values: np.ndarray) -> dict[str, list]:
-        """Physical values of one crystal as site properties of a pymatgen structure.
+        """Physical values of one crystal as site properties of a pymatgen structure: columns of the outputs.
 
         Args:
-            values: Shape (n_sites, dim).
+            values: Shape (n_rows, dim).
 
         Returns:
-            One entry per column: a list with a number per site (dim 1) or a list of numbers per site.
+            One entry per column: a list with a number per site (dim 1) or a list of numbers per site; nothing where rows
+            do not live on sites.
         """
+        if self.place != "site":
+            return {}
         rounded = np.round(values.astype(float), 6)
         return {self.name: rounded[:, 0].tolist() if self.dim == 1 else rounded.tolist()}
+
+    def crystal_values(self, values: np.ndarray) -> dict[str, float | list[float]]:
+        """Physical values of one crystal, (1, dim), as values of the crystal in the outputs; nothing of other places."""
+        if self.place != "crystal":
+            return {}
+        row = np.round(values[0].astype(float), 6).tolist()
+        return {self.name: row[0] if self.dim == 1 else row}
+
+    def artefact(self, values: np.ndarray) -> Artefact | None:
+        """Physical values of one crystal, (n_rows, dim), for a file of their own: those of a grid, (*probes, dim)."""
+        if self.place != "grid":
+            return None
+        grid = values.reshape(*self.probes, self.dim).astype(np.float32)
+        return Artefact(file=f"generated_{self.name}.npz", arrays={self.name: grid})
 
     def spectra(self, values: np.ndarray) -> CrystalSpectra | None:
         """Spectra that the physical values of one crystal stand for, to be written beside it; none by default.

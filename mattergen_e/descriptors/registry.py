@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from mattergen_e.descriptors.base import Descriptor
 
 GROUP = "mattergen_e.descriptors"
 
@@ -15,7 +18,7 @@ class Registration:
     name: str
     target: str
     package: str
-    cls: type | None
+    cls: type[Descriptor] | None
     problem: str | None = None
 
 
@@ -33,9 +36,21 @@ def registered() -> dict[str, Registration]:
     return {point.name: _load(point) for point in found}
 
 
-def _load(point: EntryPoint) -> Registration:
-    from mattergen_e.descriptors.base import Descriptor
+def known() -> dict[str, Descriptor]:
+    """Every registered descriptor that can be made without arguments, with its defaults, by the name of its field."""
+    made: dict[str, Descriptor] = {}
+    for registration in registered().values():
+        try:
+            make: Any = registration.cls
+            descriptor = make() if make is not None else None
+        except Exception:  # a descriptor of another package that wants arguments
+            continue
+        if descriptor is not None:
+            made[descriptor.name] = descriptor
+    return made
 
+
+def _load(point: EntryPoint) -> Registration:
     package = point.dist.name if point.dist is not None else "?"
     try:
         cls = point.load()
