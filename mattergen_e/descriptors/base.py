@@ -219,8 +219,8 @@ class Descriptor:
             values: Shape (n_rows, dim).
 
         Returns:
-            One entry per column: a list with a number per site (dim 1) or a list of numbers per site; nothing where rows
-            do not live on sites.
+            One entry per column: a list with a number per site (dim 1) or a list of numbers per site; nothing where
+            rows do not live on sites.
         """
         if self.place != "site":
             return {}
@@ -228,7 +228,7 @@ class Descriptor:
         return {self.name: rounded[:, 0].tolist() if self.dim == 1 else rounded.tolist()}
 
     def crystal_values(self, values: np.ndarray) -> dict[str, float | list[float]]:
-        """Physical values of one crystal, (1, dim), as values of the crystal in the outputs; nothing of other places."""
+        """Physical values of one crystal, (1, dim), as its values in the outputs; nothing where rows live elsewhere."""
         if self.place != "crystal":
             return {}
         row = np.round(values[0].astype(float), 6).tolist()
