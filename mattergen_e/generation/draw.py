@@ -91,7 +91,11 @@ def draw(
     store = None
     if output_path is not None:
         store = RunStore.open(
-            Path(output_path), existing=sampler.output.existing, settings=settings, provenance=_provenance(sampler)
+            Path(output_path),
+            existing=sampler.output.existing,
+            settings=settings,
+            provenance=_provenance(sampler),
+            fields={name: _field(descriptor) for name, descriptor in sampler.descriptors.items()},
         )
     seed = store.seed if store is not None else settings["seed"]
     if seed is None:
@@ -297,6 +301,18 @@ def _settings(sampler: JointSampler, loader: Any, conditions: dict[str, Any]) ->
 
 def _provenance(sampler: JointSampler) -> dict[str, Any]:
     return {"versions": provenance.versions(), "hardware": provenance.hardware(), "device": str(sampler._device)}
+
+
+def _field(descriptor: Descriptor) -> dict[str, Any]:
+    """What run.json says of a descriptor."""
+    quantity = descriptor.quantity()
+    return {
+        "place": quantity.place,
+        "dim": quantity.dim,
+        "unit": quantity.unit,
+        "probes": quantity.probes,
+        "label": descriptor.title,
+    }
 
 
 def _say_how_to_go_on(store: RunStore | None) -> None:

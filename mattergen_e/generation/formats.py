@@ -10,7 +10,7 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -235,6 +235,24 @@ def with_spectra(crystals: list[Generated], lines: Iterable[str | bytes], file: 
     return [replace(crystal, spectra=found.get(i)) for i, crystal in enumerate(crystals)]
 
 
+def read_files(find: Callable[[str], Path | bytes], lines: str | None = None) -> list[Generated]:
+    """The crystals that the files of `batch_files`, or those joined from them, hold.
+
+    Args:
+        find: Gives where a file is, or its content, by its name.
+        lines: Name of the JSON lines, if it is not their own.
+
+    Raises:
+        FileNotFoundError: If the JSON lines are missing.
+        ValueError, KeyError, TypeError: If they are not what this package writes.
+        UserError: If a file that they refer to is missing or damaged.
+    """
+    found = find(lines or JSONL_NAME)
+    content = (found.read_bytes() if isinstance(found, Path) else found).splitlines()
+    crystals = [parse_json_line(line) for line in content]
+    return with_spectra(crystals, content, find(DOS_NAME)) if any(b'"dos"' in line for line in content) else crystals
+
+
 # -- many batches -----------------------------------------------------------------------------------------------------
 
 
@@ -242,11 +260,11 @@ def join(name: str, parts: Iterable[bytes], target: IO[bytes]) -> None:
     """Joins the files of several batches to one.
 
     Args:
-        name: Which of `OUTPUT_NAMES`, or `DOS_NAME`.
+        name: Of the files; those of .zip and .npz are zips.
         parts: Contents of the files in the order in which they shall stand.
         target: A new file, open for writing at its start.
     """
-    if name in (CIF_ZIP_NAME, DOS_NAME):
+    if name.endswith((".zip", ".npz")):
         _join_zips(parts, target)
     else:
         target.writelines(parts)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from mattergen_e.labels.folder import Outcome
+    from mattergen_e.labels.folder import LabelStore, Outcome
 
 #: Tight enough that two polymorphs, or one crystal under pressure, are two crystals.
 LENGTH_TOLERANCE = 0.02  # relative
@@ -20,11 +18,11 @@ POSITION_TOLERANCE = 0.05  # in units of the length per site
 ANGLE_TOLERANCE = 1.0  # degrees
 
 
-def find_duplicates(folder: Path, outcomes: Sequence[Outcome]) -> list[Outcome]:
+def find_duplicates(store: LabelStore, outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Mark every crystal that is the same as an earlier one.
 
     Args:
-        folder: Of the labels.
+        store: Of the labels.
         outcomes: In the order of the sources.
 
     Returns:
@@ -33,15 +31,12 @@ def find_duplicates(folder: Path, outcomes: Sequence[Outcome]) -> list[Outcome]:
     from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.core import Structure
 
-    from mattergen_e.labels.folder import ITEMS, file_name
-
     matcher = StructureMatcher(LENGTH_TOLERANCE, POSITION_TOLERANCE, ANGLE_TOLERANCE, primitive_cell=True, scale=False)
     groups: dict[str, list[tuple[str, Structure]]] = defaultdict(list)
     marked = []
     for outcome in outcomes:
         if outcome.reason is None:
-            item = json.loads((folder / ITEMS / f"{file_name(outcome.id)}.json").read_text(encoding="utf-8"))
-            structure = Structure.from_dict(item["label"]["structure"])
+            structure = Structure.from_dict(store.read(outcome.id)["label"]["structure"])
             group = groups[structure.composition.reduced_formula]
             same = next((name for name, other in group if matcher.fit(structure, other)), None)
             if same is None:

@@ -421,7 +421,7 @@ def test_one_crystal_of_unknown_elements(reference: Path, tmp_path: Path) -> Non
 def test_what_cannot_be_evaluated_is_one_sentence(
     make: str, dozen: Path, table: Path, reference: Path, tmp_path: Path
 ) -> None:
-    from mattergen_e.files import Lock
+    from mattergen_e.journal import Lock
 
     settings, crystals = QUICK, dozen
     if make == "empty folder":

@@ -32,7 +32,8 @@ from pydantic import BaseModel, ConfigDict
 
 from mattergen_e.crystals.findings import Finding, LabelError
 from mattergen_e.errors import UserError
-from mattergen_e.files import Lock, remove_temporary
+from mattergen_e.files import remove_temporary
+from mattergen_e.journal import Lock
 from mattergen_e.labels.materials_project import files
 from mattergen_e.labels.materials_project.client import Absent, Client
 from mattergen_e.labels.record import Calculation
