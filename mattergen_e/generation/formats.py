@@ -11,7 +11,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -24,6 +24,7 @@ from mattergen.common.globals import GENERATED_CRYSTALS_EXTXYZ_FILE_NAME, GENERA
 from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 
+from mattergen_e.descriptors.artefact import Artefact
 from mattergen_e.spectra.files import DOS_NAME, dos_file, keys, read_dos
 from mattergen_e.spectra.objects import CrystalSpectra
 
@@ -59,6 +60,8 @@ class Generated:
         seed: Seed of the run.
         redraws: How often a degenerate draw of this crystal was replaced.
         spectra: Of its sites, where the model generates spectra.
+        values: Of the crystal, by column.
+        artefacts: Its arrays by descriptor.
     """
 
     index: int
@@ -68,6 +71,8 @@ class Generated:
     seed: int
     redraws: int = 0
     spectra: CrystalSpectra | None = None
+    values: dict[str, float | list[float]] = field(default_factory=dict)
+    artefacts: dict[str, Artefact] = field(default_factory=dict)
 
 
 def plain(value: Any) -> Any:
