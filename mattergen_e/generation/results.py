@@ -13,6 +13,7 @@ from pymatgen.core import Lattice, Structure
 
 from mattergen_e.descriptors.artefact import Artefact
 from mattergen_e.descriptors.base import Descriptor
+from mattergen_e.descriptors.rows import any_of_crystal
 from mattergen_e.spectra.objects import CrystalSpectra
 
 #: Smallest volume per site (cubic angstrom) of a crystal that is kept; solid hydrogen under pressure has more.
@@ -73,18 +74,13 @@ def is_healthy(
     """
     numbers = batch["atomic_numbers"]
     good_sites = batch["pos"].isfinite().all(dim=1) & (numbers >= 1) & (numbers <= 100)
-    bad = _any(~good_sites, batch.get_batch_idx("pos"), len(parked))
+    bad = any_of_crystal(~good_sites, batch.get_batch_idx("pos"), len(parked))
     for name, descriptor in descriptors.items():
-        bad |= _any(~batch[name].isfinite().all(dim=1), descriptor.rows(batch), len(parked))
+        bad |= any_of_crystal(~batch[name].isfinite().all(dim=1), descriptor.rows(batch), len(parked))
     cell = batch["cell"]
     finite = cell.isfinite().flatten(1).all(dim=1)
     volume = torch.linalg.det(torch.nan_to_num(cell)).abs() / batch["num_atoms"]
     return finite & ~bad & ~parked & (volume >= LEAST_VOLUME) & (volume <= 1.001 * largest_volume)
-
-
-def _any(rows: torch.Tensor, crystals: torch.Tensor, n_crystals: int) -> torch.Tensor:
-    """Crystals (n_crystals,) that any of the chosen rows (n_rows,) belongs to."""
-    return torch.zeros(n_crystals, device=rows.device).index_add_(0, crystals, rows.float()) > 0
 
 
 def to_crystals(batch: Any, descriptors: Mapping[str, Descriptor], wanted: Sequence[bool]) -> list[Drawn | None]:
