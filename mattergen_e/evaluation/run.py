@@ -101,6 +101,7 @@ def evaluate(
     from mattergen_e.reference import Reference
 
     opened = Reference.open(Path(reference))
+    opened.verify()
     check_energies(settings, relaxation, opened)
     given = read_given(settings)
     candidates = read_candidates(path, asked)
@@ -179,11 +180,8 @@ def check_energies(settings: EvaluationSettings, relaxation: RelaxSettings, refe
             f"{reference.path} has no energies, so that nothing is stable: build it with --calculator or --energies, "
             "or add --no-relax to judge the rest."
         )
-    if relaxes(settings) and source["kind"] == "calculator" and source.get("name") != relaxation.calculator:
-        raise UserError(
-            f"the energies of {reference.path} are by {source.get('name')}, those of the crystals would be by "
-            f"{relaxation.calculator}: use --calculator {source.get('name')}, or another reference."
-        )
+    if relaxes(settings):
+        reference.check_calculator(relaxation.calculator)
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,7 @@ def check_reference(reference: Reference, relaxation: RelaxSettings) -> str | No
             f"Energies of the crystals come from {relaxation.calculator}, those of the reference from another source "
             f"({source['kind']}): formation energies mean something only if both are on the same footing."
         )
-    if source.get("name") != relaxation.calculator:
-        raise UserError(
-            f"the energies of {reference.path} are by {source.get('name')}, those of the crystals would be by "
-            f"{relaxation.calculator}: use --calculator {source.get('name')}, or another reference."
-        )
+    reference.check_calculator(relaxation.calculator)
     return None
 
 

@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -417,7 +418,9 @@ def test_one_crystal_of_unknown_elements(reference: Path, tmp_path: Path) -> Non
     assert row["properties"] and all(value["value"] is None for value in row["properties"].values())
 
 
-@pytest.mark.parametrize("make", ["empty folder", "no reference", "in use", "no energies", "other energies"])
+@pytest.mark.parametrize(
+    "make", ["empty folder", "no reference", "changed reference", "in use", "no energies", "other energies"]
+)
 def test_what_cannot_be_evaluated_is_one_sentence(
     make: str, dozen: Path, table: Path, reference: Path, tmp_path: Path
 ) -> None:
@@ -428,6 +431,11 @@ def test_what_cannot_be_evaluated_is_one_sentence(
         crystals = tmp_path
     if make == "no reference":
         reference = tmp_path
+    if make == "changed reference":
+        reference = shutil.copytree(reference, tmp_path / "changed")
+        content = bytearray((reference / "energies.npy").read_bytes())
+        content[-1] ^= 1
+        (reference / "energies.npy").write_bytes(content)
     if make == "no energies":
         from mattergen_e.reference.build import BuildSettings, build
 
@@ -441,6 +449,7 @@ def test_what_cannot_be_evaluated_is_one_sentence(
     with pytest.raises(UserError) as caught:
         evaluate(crystals, reference, settings, folder=tmp_path / "out", jobs=1)
     assert "\n" not in str(caught.value)
+    assert ("energies.npy is not what was built" in str(caught.value)) == (make == "changed reference")
     if lock is not None:
         lock.release()
         assert f"process {os.getpid()}" in str(caught.value)

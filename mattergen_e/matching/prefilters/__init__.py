@@ -9,8 +9,8 @@ Why it is kept, although grouping by formula, the stored index and one reduction
 gain: processor time of uniqueness and novelty, one thread, crystals made by `benchmarks/matching_speed.py`, the same
 verdicts each time, where all pairs that are left go to pymatgen instead:
 
-    512 crystals, 5,000 in the reference                            0.8 s with it,  1.5 s without
-    1,024 crystals made of 200 of them, so that formulas coincide   1.9 s with it,  4.6 s without
+    512 crystals, 5,000 in the reference                             0.8 s with it,  1.5 s without
+    1,024 crystals made of 200 of these, so that more formulas meet  1.9 s with it,  4.6 s without
 
 For output whose cells are large or slender the search is what has no bound: `outlook` counts the mappings before
 pymatgen goes through them, and a comparison that would not end becomes a sentence (`limits`).
