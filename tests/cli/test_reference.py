@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def arrays(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_killed_build_goes_on_and_gives_the_same_bytes(
-    tmp_path: Path, write_dos_cache: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    warm: Any, tmp_path: Path, write_dos_cache: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, potential = write_dos_cache(tmp_path / "cache"), tmp_path / "potential.py"
     potential.write_text(SLOW.format(seconds=0.15))
@@ -51,7 +51,7 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(
         f"build([Path({str(cache)!r})], Path({str(tmp_path / 'killed')!r}), "
         "BuildSettings(calculator='potential:make', chunk=4), jobs=1)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code])
+    process = warm.start([sys.executable, "-c", code])
     parts, ends = tmp_path / "killed" / "parts", time.monotonic() + 120
     while len(list(parts.glob("part_*.npz"))) < 2 and time.monotonic() < ends and process.poll() is None:
         time.sleep(0.05)

@@ -9,7 +9,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -273,7 +272,9 @@ SLOW = (
 
 
 @pytest.mark.slow
-def test_kill_and_rerun_relaxes_nothing_twice(stretched: list[Any], pair_reference: Path, tmp_path: Path) -> None:
+def test_kill_and_rerun_relaxes_nothing_twice(
+    warm: Any, stretched: list[Any], pair_reference: Path, tmp_path: Path
+) -> None:
     run = write_crystals(tmp_path / "run", stretched)
     (tmp_path / "slow.py").write_text(SLOW)
     code = (
@@ -289,10 +290,10 @@ def test_kill_and_rerun_relaxes_nothing_twice(stretched: list[Any], pair_referen
     evaluate(run, reference, QUICK, jobs=1)
     (run / "evaluation" / output.SUMMARY).unlink()
     words = [sys.executable, "-c", code, str(run), str(reference)]
-    process = subprocess.Popen(words, env=environment, start_new_session=True)
+    process = warm.start(words, environment=environment)
     killed_with = _kill_after_first_relaxation(process, run / "evaluation" / "stages")
     assert 1 <= len(killed_with) < 4 and not (run / "evaluation" / output.SUMMARY).exists()
-    subprocess.run(words, env=environment, check=True, timeout=300)
+    assert warm.run(words, environment=environment).returncode == 0
     (file,) = (run / "evaluation" / "stages").glob("relaxation-*.jsonl")
     lines = [line for line in file.read_bytes().splitlines() if b'"key"' in line]
     assert lines[: len(killed_with)] == killed_with
@@ -312,7 +313,7 @@ def _copy_with_calculator(source: Path, target: Path, name: str) -> Path:
     return target
 
 
-def _kill_after_first_relaxation(process: subprocess.Popen[bytes], stages: Path) -> list[bytes]:
+def _kill_after_first_relaxation(process: Any, stages: Path) -> list[bytes]:
     """Kill the process, and no other, once a relaxation is kept; the whole lines that are there then."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
