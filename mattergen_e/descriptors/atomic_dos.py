@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from mattergen_e.data.cache import load_manifest
-from mattergen_e.descriptors.autoencoder_slot import ENTRY, AutoencoderSlot, from_bytes
-from mattergen_e.descriptors.base import Descriptor, per_step_fraction
+from mattergen_e.descriptors.autoencoder_slot import ENTRY, AutoencoderSlot, described_grid, from_bytes
+from mattergen_e.descriptors.base import Descriptor, Given, per_step_fraction
 from mattergen_e.errors import UserError
 from mattergen_e.networks.autoencoder import folder as autoencoder_folder
 from mattergen_e.networks.autoencoder.data import encode_cache
 from mattergen_e.networks.autoencoder.model import Autoencoder
+from mattergen_e.spectra.curves import whole_spectrum
 from mattergen_e.spectra.grid import EnergyGrid
 from mattergen_e.spectra.objects import CrystalSpectra
 
@@ -67,6 +70,20 @@ class AtomicDos(Descriptor):
         latents = self.decode(x)
         bent = latents + fraction * (soft_limit(latents, self.knee) - latents)
         return self.encode(bent.clamp(-LARGEST, LARGEST) if fraction == 1.0 else bent)
+
+    # -- what a user holds
+
+    def clamp(self, value: Given, where: str) -> NDArray[np.float32]:
+        """Latents of a spectrum that a user gives, (1, dim)."""
+        autoencoder = self.of_model()
+        spectrum = whole_spectrum(value, autoencoder.grid, where)
+        return autoencoder.encode(spectrum[None], autoencoder.grid)
+
+    def check_clamp(self, value: Given, where: str, stored: Callable[[], Mapping[str, Any]]) -> None:
+        """Compares a spectrum with the energies of the autoencoder in the checkpoint, where that tells them."""
+        grid = described_grid(stored().get(ENTRY))
+        if grid is not None:
+            whole_spectrum(value, grid, where)
 
     # -- the autoencoder
 

@@ -21,6 +21,7 @@ from mattergen_e.networks.autoencoder.folder import Description
 from mattergen_e.networks.autoencoder.model import SHOWN, Autoencoder
 from mattergen_e.networks.autoencoder.network import Network
 from mattergen_e.networks.scaffold import DAMAGED
+from mattergen_e.spectra.grid import EnergyGrid
 from mattergen_e.upstream import exit_on_user_error
 
 #: Last part of the entry's name in a state dictionary; the parts before it lead to the slot.
@@ -130,3 +131,14 @@ def from_bytes(content: torch.Tensor, where: str) -> Autoencoder:
             f"{description.fingerprint[:SHOWN]}; copy it anew from where it was trained"
         )
     return autoencoder
+
+
+def described_grid(content: torch.Tensor | None) -> EnergyGrid | None:
+    """The energies of the spectra of an autoencoder as its bytes describe it, without its weights; None: not told."""
+    if content is None:
+        return None
+    try:
+        with np.load(io.BytesIO(content.numpy().tobytes()), allow_pickle=False) as archive:
+            return Description.model_validate_json(str(archive[DESCRIPTION])).processing.grid
+    except (LookupError, AttributeError, TypeError, ValueError, OSError, zipfile.BadZipFile):
+        return None

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch_scatter import scatter
 
 from mattergen_e.descriptors.base import Descriptor, per_step_fraction
+
+#: Charges (e) of all sites of a crystal that are given may sum to this.
+NEUTRALITY = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,3 +48,13 @@ class BaderCharge(Descriptor):
         excess = scatter(x, batch_idx, dim=0, reduce="sum")  # (n_crystals, 1)
         movable = scatter(free.to(x)[:, None], batch_idx, dim=0, reduce="sum").clamp(min=1)
         return x - fraction * (excess / movable)[batch_idx] * free[:, None]
+
+    def impossible(self, values: NDArray[np.floating]) -> str | None:
+        """Charges of a whole crystal that are not neutral."""
+        total = float(values.sum())
+        if abs(total) <= NEUTRALITY:
+            return None
+        return (
+            f"the {self.name} values of all {len(values)} sites sum to {total:+.3g} e, but a crystal is neutral: "
+            "change them, or leave a site free to make up for it"
+        )

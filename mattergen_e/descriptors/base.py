@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 from mattergen.diffusion.corruption.sde_lib import VPSDE
+from numpy.typing import NDArray
 from torch import nn
 
 from mattergen_e.crystals.quantity import Frame, Place, Quantity
@@ -18,10 +20,15 @@ from mattergen_e.descriptors.measure import Measure, mean_absolute
 from mattergen_e.descriptors.networks import RowEmbedding, RowHead
 from mattergen_e.descriptors.rows import crystal_of_rows, rows_per_crystal
 from mattergen_e.errors import UserError
+from mattergen_e.spectra.curves import Curve
 
 if TYPE_CHECKING:
     from mattergen_e.spectra.grid import EnergyGrid
     from mattergen_e.spectra.objects import CrystalSpectra
+
+
+#: What a user gives of a row or of a grid.
+type Given = Sequence[float] | NDArray[np.floating] | Curve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +269,61 @@ class Descriptor:
             batch_idx: As of `after_step`.
         """
         return torch.where(free[:, None], self.after_step(x, s=s, ds=ds, batch_idx=batch_idx), x)
+
+    # -- what a user holds
+
+    def clamp(self, value: Given, where: str) -> NDArray[np.float32]:
+        """Physical values that a user gives, of one site, of the crystal or of a whole grid.
+
+        Args:
+            value: Numbers, or a curve.
+            where: Where they stand, as it begins a sentence.
+
+        Returns:
+            Shape (1, dim), or (n_probes, dim) for a grid, NaN where a probe is free.
+
+        Raises:
+            UserError: If they are no values of this descriptor.
+        """
+        count = "one number" if self.dim == 1 else f"{self.dim} numbers"
+        if self.place == "grid":
+            count = f"{' x '.join(map(str, self.probes))} lists of {count}"
+        wanted = f"{count} in {self.unit}" if self.unit else count
+        if isinstance(value, Curve):
+            raise UserError(f"{where} is a spectrum: give {wanted}.")
+        array = np.array(value, dtype=np.float32)
+        if self.place == "grid":
+            if array.shape not in (self.probes, (*self.probes, self.dim)) or array.size % self.dim:
+                raise UserError(f"{where} has the shape {array.shape}: give {wanted}.")
+            return array.reshape(-1, self.dim)
+        if array.size != self.dim:
+            raise UserError(f"{where} has {array.size} numbers: give {wanted}.")
+        if not np.isfinite(array).all():
+            raise UserError(f"{where} has numbers that are not finite: give {wanted}.")
+        return array.reshape(1, self.dim)
+
+    def check_clamp(self, value: Given, where: str, stored: Callable[[], Mapping[str, Any]]) -> None:
+        """Check a value that a user gives before the model is loaded.
+
+        Args:
+            value: As of `clamp`.
+            where: As of `clamp`.
+            stored: Gives the state of the companion in the checkpoint, by name; empty where there is none.
+
+        Raises:
+            UserError: If `clamp` will refuse it.
+        """
+        self.clamp(value, where)
+
+    def impossible(self, values: NDArray[np.floating]) -> str | None:
+        """Why a crystal cannot have these values, (n_rows, dim), of all of its rows; None where it can.
+
+        The reason ends with what to do, without a full stop. Asked of descriptors with their defaults, before a model
+        is known.
+        """
+        return None
+
+    # -- results
 
     def site_properties(self, values: np.ndarray) -> dict[str, list]:
         """Physical values of one crystal as site properties of a pymatgen structure: columns of the outputs.

@@ -11,12 +11,12 @@ from mattergen_e.diffusion import settings
 from mattergen_e.diffusion.dos_embedding import DosEmbedding, check_reliable
 from mattergen_e.diffusion.sampler import OutputSettings
 from mattergen_e.errors import UserError
-from mattergen_e.generation.constraints.stored import stored_grid
+from mattergen_e.generation.constraints.stored import stored_companion
 from mattergen_e.generation.constraints.values import check_values
 from mattergen_e.generation.outline import Outline, read_outline
 from mattergen_e.networks.predictor.folder import describe, require_weights
 from mattergen_e.networks.predictor.noise import describe_noise, require_same_noise
-from mattergen_e.spectra.grid import TOTAL_GRID, EnergyGrid
+from mattergen_e.spectra.grid import TOTAL_GRID
 from mattergen_e.upstream import load_checkpoint
 
 _DOS = f"{DosEmbedding.__module__}.{DosEmbedding.__qualname__}"
@@ -98,7 +98,7 @@ def check_loader(outline: Outline, loader: Any, info: Any) -> None:
         conditions = dict(outline.site_conditions)
         if wanted is not None:
             conditions |= wanted.sites({*outline.descriptors, *conditions})
-        check_values(constraints, outline.descriptors, conditions, partial(_grid, info))
+        check_values(constraints, outline.descriptors, conditions, partial(_stored, info))
     if wanted is not None:
         folder = wanted.settings.predictor
         require_weights(folder)
@@ -125,6 +125,6 @@ def _path(info: Any) -> str:
         raise UserError(f"{info.model_path} is of no use ({error}): did its training end?") from None
 
 
-def _grid(info: Any, name: str) -> EnergyGrid | None:
-    """Grid of the spectra of a descriptor; None where the checkpoint does not tell it."""
-    return stored_grid(_path(info), name)
+def _stored(info: Any, name: str) -> dict[str, Any]:
+    """What the checkpoint holds of the companion of a descriptor."""
+    return stored_companion(_path(info), name)

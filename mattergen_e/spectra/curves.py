@@ -6,6 +6,7 @@ density of states is negative, and MatterGen takes a condition with a NaN for no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,3 +118,32 @@ def check_window(window: tuple[float, float], grid: EnergyGrid, where: str) -> N
         )
     if not inside(grid, low, high).any():
         raise UserError(f"{where}: the window [{low:g}, {high:g}] eV holds no bin: make it wider.")
+
+
+def whole_spectrum(
+    value: Sequence[float] | NDArray[np.floating] | Curve, grid: EnergyGrid, where: str
+) -> NDArray[np.float32]:
+    """A spectrum on the whole of a grid, (points,) states/eV.
+
+    Args:
+        value: A curve, or a number per point of the grid.
+        grid: Energies that all have to be given.
+        where: Where it stands, as it begins a sentence.
+
+    Raises:
+        UserError: If it has another number of points, does not reach over the grid, or has no states on it.
+    """
+    if not isinstance(value, Curve):
+        if len(value) != grid.points:
+            raise UserError(f"{where} has {len(value)} numbers: give a spectrum as {{file: FILE}}, or {grid}.")
+        value = Curve(where, grid.energies, np.array(value, dtype=np.float64))
+    found = on_grid(value, grid)
+    if (found < 0).any():
+        low, high = value.energies[0], value.energies[-1]
+        raise UserError(
+            f"{where} is given from {low:.4g} to {high:.4g} eV, but all of {grid} is needed: give zeros where there "
+            "are no states."
+        )
+    if not (found > 0).any():
+        raise UserError(f"{where} has no states between {grid.minimum:g} and {grid.maximum:g} eV.")
+    return found

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from mattergen_e.descriptors.atomic_dos import AtomicDos
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.classifier_target import Wanted
 from mattergen_e.diffusion.held import ClampedDescriptor, FixedTypes, Held, SiteTargets, Template
@@ -15,6 +14,7 @@ from mattergen_e.diffusion.joint import Preparation
 from mattergen_e.diffusion.site_conditions import SiteCondition
 from mattergen_e.generation.constraints import values
 from mattergen_e.generation.constraints.reading import Constraints, read_constraints
+from mattergen_e.spectra.curves import Curve
 
 
 def constrain(constraints: str | Path | Constraints, model: Any, wanted: Wanted | None = None) -> Held:
@@ -36,14 +36,12 @@ def constrain(constraints: str | Path | Constraints, model: Any, wanted: Wanted 
     conditions: dict[str, SiteCondition] = dict(getattr(model, "site_conditions", {}))
     if wanted is not None:
         conditions |= wanted.sites({*descriptors, *conditions})
-    values.check_names(read, [*descriptors, *conditions])
+    values.check_names(read, descriptors, conditions)
     clean = _trained_with_given(model)
     clamped = {
-        name: ClampedDescriptor(
-            d, {site: _clamp(value, d, values.place(read, site, name)) for site, value in told.items()}, clean=clean
-        )
-        for name, d in descriptors.items()
-        if (told := read.values.get(name))
+        name: ClampedDescriptor(descriptor, rows, clean=clean)
+        for name, descriptor in descriptors.items()
+        if (rows := _clamped_rows(read, name, descriptor))
     }
     targets = [
         SiteTargets(c.name, {site: _target(value, c, values.place(read, site, name)) for site, value in told.items()})
@@ -64,18 +62,22 @@ def _trained_with_given(model: Any) -> bool:
     return isinstance(preparation, Preparation) and preparation.shares.given > 0
 
 
-def _clamp(value: values.Value, descriptor: Descriptor, where: str) -> torch.Tensor:
-    """A value of one site in diffused units, (dim,)."""
-    if isinstance(descriptor, AtomicDos):
-        autoencoder = descriptor.of_model()
-        spectrum = values.spectrum(value, autoencoder.grid, where)
-        physical = torch.from_numpy(autoencoder.encode(spectrum[None], autoencoder.grid))
-    else:
-        physical = torch.tensor([values.numbers(value, descriptor, where)], dtype=torch.float32)
-    return descriptor.encode(physical)[0]
+def _clamped_rows(read: Constraints, name: str, descriptor: Descriptor) -> dict[int, torch.Tensor]:
+    """What is given of a descriptor, by row of a crystal, in diffused units, (dim,) each."""
+
+    def diffused(value: Any, where: str) -> torch.Tensor:
+        return descriptor.encode(torch.from_numpy(descriptor.clamp(value, where)))
+
+    if descriptor.place == "site":
+        told = read.values.get(name, {})
+        return {site: diffused(value, values.place(read, site, name))[0] for site, value in told.items()}
+    if name not in read.crystal:
+        return {}
+    rows = diffused(read.crystal[name], values.of_crystal(read, name))
+    return {i: row for i, row in enumerate(rows) if bool(row.isfinite().all())}
 
 
-def _target(value: values.Value, condition: SiteCondition, where: str) -> torch.Tensor:
+def _target(value: list[float] | Curve, condition: SiteCondition, where: str) -> torch.Tensor:
     """A value of one site as the condition is told it, (dim,)."""
     return torch.from_numpy(values.told(value, condition, where))
 

@@ -45,7 +45,7 @@ class ConstrainedConditionLoader(SeededConditionLoader):
             )
         for n_sites in self.choices:
             try:
-                self.constraints.content.check_size(n_sites, "condition_loader_partial.num_atoms")
+                self.constraints.check_size(n_sites, "condition_loader_partial.num_atoms")
             except ValueError as error:
                 raise UserError(f"{self.constraints.path}: {error}.") from None
         self.sizes, self.weights = self.constraints.sizes(self.num_atoms_distribution)

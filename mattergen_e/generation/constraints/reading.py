@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from mattergen_e.descriptors.registry import known
 from mattergen_e.errors import UserError
 from mattergen_e.generation.constraints.schema import ConstraintsFile, SpectrumSource
 from mattergen_e.spectra.curves import Curve, check_curve
@@ -32,6 +34,7 @@ class Constraints:
         content: Its content.
         numbers: Atomic numbers by site.
         values: What is asked of a descriptor or condition, by its name and by site: a list of numbers or a curve.
+        crystal: What is asked of fields of the crystal, by name: an array, NaN where free, or a curve.
         template: The structure to start from.
         sha256: Of all that generation depends on, the spectra and the template included.
     """
@@ -41,6 +44,7 @@ class Constraints:
     numbers: dict[int, int]
     values: dict[str, dict[int, list[float] | Curve]]
     template: Structure | None = None
+    crystal: dict[str, NDArray[np.float64] | Curve] = field(default_factory=dict)
     sha256: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,6 +54,33 @@ class Constraints:
         """What a resumed run must have in common with the run that it resumes."""
         content = self.content.model_dump(mode="json", exclude_unset=True)
         return {"file": self.path.name, "sha256": self.sha256, "content": content}
+
+    @cached_property
+    def impossible(self) -> str | None:
+        """What is wrong with a crystal of the constrained sites alone; None: nothing, or some of them are free."""
+        for name, descriptor in known().items() if self.values else ():
+            given = [value for value in self.values.get(name, {}).values() if isinstance(value, list)]
+            if len(given) == self.content.constrained and {len(value) for value in given} == {descriptor.dim}:
+                problem = descriptor.impossible(np.array(given))
+                if problem is not None:
+                    return problem
+        return None
+
+    @property
+    def least_sites(self) -> int:
+        """Fewest sites of a crystal: the constrained ones, and one more where only that can make up for them."""
+        return self.content.constrained + int(self.impossible is not None)
+
+    def check_size(self, n_sites: int, where: str) -> None:
+        """Raises a `ValueError` if a crystal of so many sites, which `where` asks for, cannot have what is asked."""
+        constrained = self.content.constrained
+        if n_sites < constrained:
+            raise ValueError(
+                f"site {constrained - 1} is constrained, but {where} gives crystals of {n_sites} sites, which are "
+                f"numbered from 0 to {n_sites - 1}"
+            )
+        if n_sites < self.least_sites:
+            raise ValueError(self.impossible)
 
     def sizes(self, default: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Numbers of sites that crystals may have, with their probabilities; both (n,).
@@ -69,10 +100,10 @@ class Constraints:
             choices = self.content.choices
             return np.array(choices), np.full(len(choices), 1 / len(choices))
         weights = told if isinstance(told, dict) else NUM_ATOMS_DISTRIBUTIONS[told or default]
-        kept = {n: w for n, w in weights.items() if n >= self.content.least_sites and w > 0}
+        kept = {n: w for n, w in weights.items() if n >= self.least_sites and w > 0}
         if not kept:
             raise UserError(
-                f"{self.path}: the sites need crystals of at least {self.content.least_sites} sites, which the "
+                f"{self.path}: the sites need crystals of at least {self.least_sites} sites, which the "
                 f"distribution {told or default} does not have: give num_atoms."
             )
         share = np.array(list(kept.values()), dtype=np.float64)
@@ -100,10 +131,21 @@ def read_constraints(path: str | Path) -> Constraints:
             where = f"{path}, site {site.site}, '{name}'"
             told = _curve(value, path.parent, where) if isinstance(value, SpectrumSource) else np.ravel(value).tolist()
             values.setdefault(name, {})[site.site] = told
+    crystal = {
+        name: _of_crystal(value, path.parent, f"{path}, crystal, '{name}'") for name, value in content.crystal.items()
+    }
     template = _template(path, content)
     if isinstance(content.num_atoms, str):
         _check_distribution(content.num_atoms, path)
-    return Constraints(path, content, numbers, values, template)
+    read = Constraints(path, content, numbers, values, template, crystal)
+    try:
+        if content.choices:
+            read.check_size(min(content.choices), "num_atoms")
+        if template is not None:
+            read.check_size(len(template), "the template")
+    except ValueError as error:
+        raise UserError(f"{path}: {error}.") from None
+    return read
 
 
 def _content(path: Path) -> ConstraintsFile:
@@ -154,6 +196,32 @@ def _check_distribution(name: str, path: Path) -> None:
 
     if name not in NUM_ATOMS_DISTRIBUTIONS:
         raise UserError(f"{path}: num_atoms is '{name}': use one of {', '.join(NUM_ATOMS_DISTRIBUTIONS)}, or numbers.")
+
+
+# -- of the crystal ---------------------------------------------------------------------------------------------------
+
+
+def _of_crystal(value: float | list | SpectrumSource, folder: Path, where: str) -> NDArray[np.float64] | Curve:
+    """What is asked of a field of the crystal."""
+    if isinstance(value, SpectrumSource) and value.file.suffix != ".npy":
+        return _curve(value, folder, where)
+    given: Any = _array(folder / value.file, where) if isinstance(value, SpectrumSource) else value
+    try:
+        array = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise UserError(f"{where} is not made of numbers: give a number, or lists of the same length.") from None
+    if np.isinf(array).any():
+        raise UserError(f"{where} has numbers that are not finite: give finite ones, or null where it is free.")
+    return array
+
+
+def _array(path: Path, where: str) -> NDArray[Any]:
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{where}: {path} does not exist: give a file of numpy.save.") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{where}: {path} is no array of numbers ({error}): give a file of numpy.save.") from None
 
 
 # -- spectra ----------------------------------------------------------------------------------------------------------
@@ -219,10 +287,6 @@ def _template(path: Path, content: ConstraintsFile) -> Structure | None:
     _check_structure(structure, where)
     if content.num_atoms is not None and content.choices != [len(structure)]:  # a distribution lists no choices
         raise UserError(f"{path}: num_atoms contradicts the template, which has {len(structure)} sites: leave it out.")
-    try:
-        content.check_size(len(structure), "the template")
-    except ValueError as error:
-        raise UserError(f"{path}: {error}.") from None
     return structure
 
 
@@ -240,12 +304,21 @@ def _check_structure(structure: Structure, where: str) -> None:
 
 
 def _digest(constraints: Constraints) -> str:
-    parts: list[Any] = [constraints.content.model_dump(mode="json", exclude={"template": {"structure"}})]
+    parts: list[Any] = [
+        constraints.content.model_dump(mode="json", exclude={"template": {"structure"}, "crystal": True})
+    ]
+    if constraints.crystal:  # its files go by what they hold
+        parts.append(sorted((name, _told(value)) for name, value in constraints.crystal.items()))
     for name, by_site in sorted(constraints.values.items()):
         for site, value in sorted(by_site.items()):
-            told = [value.energies.tolist(), value.dos.tolist(), value.smearing] if isinstance(value, Curve) else value
-            parts.append([name, site, told])
+            parts.append([name, site, _told(value)])
     if constraints.template is not None:
         matrix, coords = constraints.template.lattice.matrix, constraints.template.frac_coords
         parts.append([matrix.tolist(), coords.tolist(), list(constraints.template.atomic_numbers)])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _told(value: list[float] | NDArray[np.float64] | Curve) -> list[Any] | float:
+    if isinstance(value, Curve):
+        return [value.energies.tolist(), value.dos.tolist(), value.smearing]
+    return value.tolist() if isinstance(value, np.ndarray) else value

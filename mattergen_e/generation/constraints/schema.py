@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 #: Largest number of sites that a constraints file may ask for.
 MAX_SITES = 1000
-#: Charges (e) of a crystal whose sites are all given may sum to this; its other sites cannot make up for the rest.
-NEUTRALITY = 0.01
-#: Name of the descriptor whose values sum to zero over a crystal.
-CHARGE = "bader_charge"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=MAX_SITES)]
@@ -88,40 +84,27 @@ class ConstraintsFile(_Model):
         num_atoms: Sites per crystal: one number, several to choose from evenly, numbers with weights, or the name of
             one of MatterGen's distributions.
         sites: What is asked of single sites.
+        crystal: What is asked of fields of the crystal, by name: a number or a list for a value of the crystal, nested
+            lists along a, b and c for a grid, in which null is free; or {file: FILE.npy} with such an array.
         template: What to start from, in place of pure noise.
     """
 
     num_atoms: Count | list[Count] | dict[Count, Annotated[float, Field(gt=0, allow_inf_nan=False)]] | str | None = None
     sites: list[Site] = []
+    crystal: dict[str, Finite | SpectrumSource | list[Any]] = {}
     template: TemplateSource | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("the file asks for nothing: give num_atoms, sites or template")
+            raise ValueError("the file asks for nothing: give num_atoms, sites, crystal or template")
         if isinstance(self.num_atoms, list | dict) and not self.num_atoms:
             raise ValueError("num_atoms is empty: give at least one number of sites")
         numbers = [site.site for site in self.sites]
         twice = sorted({n for n in numbers if numbers.count(n) > 1})
         if twice:
             raise ValueError(f"site {twice[0]} is given twice: write all that is asked of a site in one entry")
-        if self.choices:
-            self.check_size(min(self.choices), "num_atoms")
         return self
-
-    def check_size(self, n_sites: int, where: str) -> None:
-        """Raises a `ValueError` if a crystal of so many sites, which `where` asks for, cannot have what is asked."""
-        if n_sites < self.constrained:
-            raise ValueError(
-                f"site {self.constrained - 1} is constrained, but {where} gives crystals of {n_sites} sites, which are "
-                f"numbered from 0 to {n_sites - 1}"
-            )
-        if n_sites < self.least_sites:
-            total = sum(self._charges)
-            raise ValueError(
-                f"the {CHARGE} values of all {n_sites} sites sum to {total:+.3g} e, but a crystal is neutral: change "
-                "them, or leave a site free to make up for it"
-            )
 
     @property
     def choices(self) -> list[int]:
@@ -134,13 +117,3 @@ class ConstraintsFile(_Model):
     def constrained(self) -> int:
         """One more than the highest number of a constrained site."""
         return max((site.site + 1 for site in self.sites), default=1)
-
-    @property
-    def least_sites(self) -> int:
-        """Fewest sites of a crystal: the constrained ones, and one more where only that can make it neutral."""
-        full = len(self._charges) == self.constrained
-        return self.constrained + int(full and abs(sum(self._charges)) > NEUTRALITY)
-
-    @property
-    def _charges(self) -> list[float]:
-        return [c for site in self.sites if isinstance(c := site.values.get(CHARGE), float)]
