@@ -24,6 +24,7 @@ from mattergen.common.globals import GENERATED_CRYSTALS_EXTXYZ_FILE_NAME, GENERA
 from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 
+from mattergen_e.crystals.dictionary import read_dictionary
 from mattergen_e.spectra.files import DOS_NAME, dos_file, keys, read_dos
 from mattergen_e.spectra.objects import CrystalSpectra
 
@@ -213,7 +214,7 @@ def parse_json_line(line: str | bytes) -> Generated:
     """The crystal that a line of the JSON lines holds, without its spectra, which `with_spectra` adds."""
     fields = json.loads(line)
     fields.pop("dos", None)
-    return Generated(**{**fields, "structure": Structure.from_dict(fields["structure"])})
+    return Generated(**{**fields, "structure": read_dictionary(fields["structure"])})
 
 
 def with_spectra(crystals: list[Generated], lines: Iterable[str | bytes], file: Path | bytes) -> list[Generated]:

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mattergen_e.crystals.dictionary import read_dictionary
+from mattergen_e.labels.folder import ITEMS, Outcome, file_name
+
 if TYPE_CHECKING:
     from pymatgen.core import Structure
-
-    from mattergen_e.labels.folder import Outcome
 
 #: Tight enough that two polymorphs, or one crystal under pressure, are two crystals.
 LENGTH_TOLERANCE = 0.02  # relative
@@ -31,9 +32,6 @@ def find_duplicates(folder: Path, outcomes: Sequence[Outcome]) -> list[Outcome]:
         The outcomes, those of duplicates with the reason "duplicate".
     """
     from pymatgen.analysis.structure_matcher import StructureMatcher
-    from pymatgen.core import Structure
-
-    from mattergen_e.labels.folder import ITEMS, file_name
 
     matcher = StructureMatcher(LENGTH_TOLERANCE, POSITION_TOLERANCE, ANGLE_TOLERANCE, primitive_cell=True, scale=False)
     groups: dict[str, list[tuple[str, Structure]]] = defaultdict(list)
@@ -41,7 +39,7 @@ def find_duplicates(folder: Path, outcomes: Sequence[Outcome]) -> list[Outcome]:
     for outcome in outcomes:
         if outcome.reason is None:
             item = json.loads((folder / ITEMS / f"{file_name(outcome.id)}.json").read_text(encoding="utf-8"))
-            structure = Structure.from_dict(item["label"]["structure"])
+            structure = read_dictionary(item["label"]["structure"])
             group = groups[structure.composition.reduced_formula]
             same = next((name for name, other in group if matcher.fit(structure, other)), None)
             if same is None:
