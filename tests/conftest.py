@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
 import pytest
+from warm import BIN, Server
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -91,6 +94,36 @@ def _conventional_cells() -> dict[str, Any]:
         "Li2O": make("Fm-3m", cubic(4.62), ["Li", "O"], [[0.25, 0.25, 0.25], [0, 0, 0]]),
         "Mg2Si": make("Fm-3m", cubic(6.35), ["Mg", "Si"], [[0.25, 0.25, 0.25], [0, 0, 0]]),
     }
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Server]:
+    """A server that runs commands in processes of their own, without importing everything anew."""
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def run_command(tmp_path_factory: pytest.TempPathFactory, warm: Server) -> Callable[..., CompletedProcess[str]]:
+    """Runs a command of this environment in an empty folder, without the network.
+
+    `fresh` starts a new Python for it, as a shell does.
+    """
+    folder = tmp_path_factory.mktemp("cwd")
+
+    def run(*words: str | Path, check: bool = True, fresh: bool = False, **environment: str) -> CompletedProcess[str]:
+        command = [str(BIN / str(words[0])), *map(str, words[1:])]
+        settings = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | environment
+        if fresh:
+            result = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, timeout=600)
+        else:
+            result = warm.run(command, cwd=folder, environment=settings)
+        if check and result.returncode != 0:
+            raise AssertionError(f"{' '.join(command)}\n{result.stdout[-3000:]}\n{result.stderr[-6000:]}")
+        return result
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -34,3 +34,12 @@ class BaderCharge(Descriptor):
         fraction = per_step_fraction(s, ds, self.neutrality_power, self.reference_steps)
         mean = scatter(x, batch_idx, dim=0, reduce="mean")  # (n_crystals, 1)
         return x - fraction * mean[batch_idx]
+
+    def after_step_free(
+        self, x: torch.Tensor, free: torch.Tensor, *, s: float, ds: float, batch_idx: torch.Tensor
+    ) -> torch.Tensor:
+        """The free sites of a crystal share the excess of all its sites (eq. 6)."""
+        fraction = per_step_fraction(s, ds, self.neutrality_power, self.reference_steps)
+        excess = scatter(x, batch_idx, dim=0, reduce="sum")  # (n_crystals, 1)
+        movable = scatter(free.to(x)[:, None], batch_idx, dim=0, reduce="sum").clamp(min=1)
+        return x - fraction * (excess / movable)[batch_idx] * free[:, None]

@@ -15,6 +15,7 @@ from mattergen_e.crystals.quantity import Frame, Place, Quantity
 from mattergen_e.data.cache import open_sites
 from mattergen_e.descriptors.artefact import Artefact
 from mattergen_e.descriptors.measure import Measure, mean_absolute
+from mattergen_e.descriptors.networks import RowEmbedding, RowHead
 from mattergen_e.descriptors.rows import crystal_of_rows, rows_per_crystal
 from mattergen_e.errors import UserError
 
@@ -150,6 +151,39 @@ class Descriptor:
         """The diffused variable to physical values, shape (n_rows, dim)."""
         return x * self.scale
 
+    # -- the network
+
+    def embedding(self, atom_dim: int) -> nn.Module:
+        """A fresh part that brings noisy rows into the sites, whose last layer starts at zero.
+
+        Its `forward(noisy, times, batch)` takes the noisy rows (n_rows, dim), their `Times` and the noisy batch, and
+        gives what is added to the embedding of the atoms, (n_sites, atom_dim).
+        """
+        return RowEmbedding(self.place, self.probes, self.dim, atom_dim)
+
+    def head(self, hidden_dim: int) -> nn.Module:
+        """A fresh part that reads the variable off the sites.
+
+        Its `forward(features, noisy, times, batch)` takes the sites' last features (n_sites, hidden_dim) as well, and
+        gives the velocity v of the rows, (n_rows, dim); the predicted noise is sigma x + alpha v.
+        """
+        return RowHead(self.place, self.probes, self.dim, hidden_dim)
+
+    def exchange(self, atom_dim: int, blocks: int) -> nn.Module | None:
+        """A fresh part that trades messages with the sites after each interaction block; none by default.
+
+        Its `forward(block, features, noisy, times, batch)` takes the number of the block, from 0, and the sites'
+        features after it, (n_sites, atom_dim), and gives what is added to them, which must start at zero. What it knows
+        of its rows between blocks it keeps in `times.memory`, where the head may read it.
+
+        Args:
+            atom_dim: Width of the features.
+            blocks: Number of interaction blocks.
+        """
+        return None
+
+    # -- the checkpoint and the data
+
     def companion(self) -> nn.Module | None:
         """A module whose state belongs to the model's checkpoint; none by default."""
         return None
@@ -161,7 +195,7 @@ class Descriptor:
         """Raises a `UserError` if a loaded model lacks what results of this descriptor need."""
 
     def read_cache(self, split_dir: Path) -> np.ndarray:
-        """Training values of a split of a cache, (sites, dim) float32; NaN where a site has no label.
+        """Training values of a split of a cache, (rows, dim) float32; NaN where a row has no label.
 
         Raises:
             UserError: If the cache has none.
@@ -186,15 +220,15 @@ class Descriptor:
         return self.decode(x)
 
     def training_values(self, batch: Any) -> torch.Tensor:
-        """Physical values of a training batch, shape (n_rows, dim); NaN where a site has no label.
+        """Physical values of a training batch, shape (n_rows, dim); NaN where a row has no label.
 
         Raises:
             UserError: If the batch lacks the field.
         """
         if self.name not in batch:
             raise UserError(
-                f"the training data has no site values '{self.name}': build the cache with `mattergen-e data build` "
-                f"from a source that has them, or leave the descriptor out."
+                f"the training data has no {self.place} values '{self.name}': build the cache with "
+                f"`mattergen-e data build` from a source that has them, or leave the descriptor out."
             )
         return batch[self.name]
 
@@ -211,6 +245,23 @@ class Descriptor:
             The constrained variable, shape (n_rows, dim).
         """
         return x
+
+    def after_step_free(
+        self, x: torch.Tensor, free: torch.Tensor, *, s: float, ds: float, batch_idx: torch.Tensor
+    ) -> torch.Tensor:
+        """As `after_step`, when some rows are given and must not move.
+
+        By default the constraint acts row by row. A descriptor whose constraint joins the rows of a crystal has to say
+        how the free ones make up for the others.
+
+        Args:
+            x: As of `after_step`.
+            free: Which rows may move, (n_rows,), bool.
+            s: As of `after_step`.
+            ds: As of `after_step`.
+            batch_idx: As of `after_step`.
+        """
+        return torch.where(free[:, None], self.after_step(x, s=s, ds=ds, batch_idx=batch_idx), x)
 
     def site_properties(self, values: np.ndarray) -> dict[str, list]:
         """Physical values of one crystal as site properties of a pymatgen structure: columns of the outputs.

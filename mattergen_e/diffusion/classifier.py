@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mattergen_e.descriptors.rows import structure_rows
 from mattergen_e.diffusion.classifier_target import NAME, TARGET, Wanted, read_wanted, values_of
 from mattergen_e.diffusion.predictors import CrystalGuard
 from mattergen_e.diffusion.site_conditions import told_key, values_key
@@ -86,8 +87,8 @@ class Classifier:
             if name == "atomic_numbers":
                 changes[name] = _shifted(score[name], strength * gradient, clip, x.get_batch_idx("pos"), guard.parked)
             else:
-                sites = x.get_batch_idx(name)
-                changes[name] = score[name] + _limited(strength * gradient, score[name], clip, sites, guard.parked)
+                rows = structure_rows(name, x)
+                changes[name] = score[name] + _limited(strength * gradient, score[name], clip, rows, guard.parked)
         return score.replace(**changes)
 
     def gradients(self, x: Any, t: Tensor, edges: Edges | None = None) -> dict[str, Tensor]:
@@ -133,13 +134,11 @@ def _times(factor: Tensor, values: Tensor) -> Tensor:
     return torch.where(factor == 0, torch.zeros_like(values), factor * values)
 
 
-def _limited(added: Tensor, score: Tensor, clip: float, sites: Tensor | None, parked: Tensor) -> Tensor:
-    """What is added to a score, shortened crystal by crystal; `sites` has the crystal of each row, None: its own."""
-    squares = [values.flatten(1).square().sum(dim=1) for values in (added, score)]
-    if sites is not None:
-        squares = [per_crystal_mean(values, sites, len(parked)) for values in squares]
+def _limited(added: Tensor, score: Tensor, clip: float, rows: Tensor, parked: Tensor) -> Tensor:
+    """What is added to a score, shortened crystal by crystal; `rows` has the crystal of each row."""
+    squares = [per_crystal_mean(v.flatten(1).square().sum(dim=1), rows, len(parked)) for v in (added, score)]
     factor = torch.where(parked, 0.0, _factor(squares[0].sqrt(), squares[1].sqrt(), clip))
-    return _times(factor if sites is None else factor[sites], added)
+    return _times(factor[rows], added)
 
 
 def _shifted(logits: Tensor, added: Tensor, clip: float, sites: Tensor, parked: Tensor) -> Tensor:

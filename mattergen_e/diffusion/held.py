@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import singledispatch
 from typing import Any
 
 import torch
-from torch_scatter import scatter
 
-from mattergen_e.descriptors.bader import BaderCharge
-from mattergen_e.descriptors.base import Descriptor, per_step_fraction
+from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.fields import time_key
 from mattergen_e.diffusion.joint import CLEAN_TIME
 from mattergen_e.diffusion.prediction import denoise_descriptors
@@ -26,30 +23,30 @@ from mattergen_e.errors import UserError
 PREDICTION_STEPS = 20
 
 
-class Sites:
-    """Some sites of each crystal: `index` counts within a crystal, `rows` in the batch at hand."""
+class Rows:
+    """Some rows of each crystal, such as sites: `index` counts within a crystal, `rows` in the batch at hand."""
 
     def __init__(self, index: list[int]) -> None:
         self.index = torch.tensor(index)
         self.rows = torch.empty(0, dtype=torch.long)
 
-    def begin(self, num_atoms: torch.Tensor) -> None:
-        """Finds the rows in a batch of crystals of `num_atoms` (n_crystals,) sites.
+    def begin(self, counts: torch.Tensor) -> None:
+        """Finds the rows in a batch of crystals with so many rows each, (n_crystals,).
 
         Raises:
             UserError: If a crystal has too few sites.
         """
         highest = int(self.index.max())
-        if int(num_atoms.min()) <= highest:
+        if int(counts.min()) <= highest:
             raise UserError(
-                f"site {highest} is constrained, but a crystal of {int(num_atoms.min())} sites was asked for: ask for "
+                f"site {highest} is constrained, but a crystal of {int(counts.min())} sites was asked for: ask for "
                 f"{highest + 1} or more."
             )
-        first = num_atoms.cumsum(0) - num_atoms
-        self.rows = (first[:, None] + self.index.to(num_atoms.device)).flatten()
+        first = counts.cumsum(0) - counts
+        self.rows = (first[:, None] + self.index.to(counts.device)).flatten()
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """Values (n_chosen, ...) of the chosen sites of one crystal for all crystals of the batch."""
+        """Values (n_chosen, ...) of the chosen rows of one crystal for all crystals of the batch."""
         n_crystals = len(self.rows) // len(self.index)
         return values.to(self.rows.device).repeat(n_crystals, *[1] * (values.dim() - 1))
 
@@ -63,89 +60,67 @@ class FixedTypes:
 
     def __init__(self, numbers: Mapping[int, int]) -> None:
         """Takes atomic numbers by site."""
-        self.sites = Sites(list(numbers))
+        self.chosen = Rows(list(numbers))
         self.numbers = torch.tensor(list(numbers.values()))
 
     def hold(self, x: torch.Tensor, t: float = 0.0) -> torch.Tensor:
         """Atomic numbers (n_sites,) with the given ones in place."""
-        return x.index_put((self.sites.rows,), self.sites.spread(self.numbers).to(x.dtype))
+        return x.index_put((self.chosen.rows,), self.chosen.spread(self.numbers).to(x.dtype))
 
 
 class ClampedDescriptor:
-    """Sites whose values of a descriptor are given, in diffused units.
+    """Rows whose values of a descriptor are given, in diffused units.
 
     On the way the values are noised to the time of the rest, which is the state that a joint network was trained on
     (as in RePaint, Lugmayr et al. 2022, without its resampling). A network that was trained with given descriptors is
-    told instead that these sites are at time 0, and sees their values clean throughout.
+    told instead that these rows are at time 0, and sees their values clean throughout.
 
     Attributes:
         clean: Whether the network is told so.
     """
 
     def __init__(self, descriptor: Descriptor, values: Mapping[int, torch.Tensor], *, clean: bool = False) -> None:
-        """Takes values in diffused units, (dim,) each, by site."""
+        """Takes values in diffused units, (dim,) each, by row of a crystal: site, or probe of a grid, from 0."""
         self.descriptor = descriptor
         self.corruption = descriptor.corruption()
-        self.sites = Sites(list(values))
+        self.chosen = Rows(list(values))
         self.values = torch.stack(list(values.values()))
         self.clean = clean
 
+    def begin(self, num_atoms: torch.Tensor) -> None:
+        """Finds the rows in a batch of crystals with so many rows each, (n_crystals,).
+
+        Raises:
+            UserError: If a crystal has too few sites.
+        """
+        self.chosen.begin(self.descriptor.count(num_atoms))
+
     def hold(self, x: torch.Tensor, t: float) -> torch.Tensor:
-        """The variable (n_sites, dim) with the given values in place, as they are at time t; exact at 0."""
-        values = self.sites.spread(self.values).to(x)
+        """The variable (n_rows, dim) with the given values in place, as they are at time t; exact at 0."""
+        values = self.chosen.spread(self.values).to(x)
         if not self.clean and t > 0:
             times = torch.full((len(values),), t, device=x.device, dtype=x.dtype)
             alpha, sigma = self.corruption.mean_coeff_and_std(x=values, t=times)
             values = alpha * values + sigma * torch.randn_like(values)
-        return x.index_put((self.sites.rows,), values)
+        return x.index_put((self.chosen.rows,), values)
 
     def told(self, batch: Any, t: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The descriptor's times at the sites of a batch: the crystals' t, (n_crystals,), but 0 where it is given."""
+        """The descriptor's times at the rows of a batch: the crystals' t, (n_crystals,), but 0 where it is given."""
         name = self.descriptor.name
-        return {time_key(name): t[batch.get_batch_idx(name)].index_fill(0, self.sites.rows, CLEAN_TIME)}
+        return {time_key(name): t[self.descriptor.rows(batch)].index_fill(0, self.chosen.rows, CLEAN_TIME)}
 
     def hidden(self, batch: Any) -> dict[str, torch.Tensor]:
         """The descriptor and its times with full noise in place of what was `told`."""
-        name, rows = self.descriptor.name, self.sites.rows
+        name, rows = self.descriptor.name, self.chosen.rows
         noise = torch.randn_like(batch[name][rows])
         times = batch[time_key(name)].index_fill(0, rows, float(self.corruption.T))
         return {name: batch[name].index_put((rows,), noise), time_key(name): times}
 
     def after_step(self, x: torch.Tensor, *, s: float, ds: float, batch_idx: torch.Tensor) -> torch.Tensor:
-        """As the descriptor's, which then acts on the other sites alone."""
+        """As the descriptor's, which then acts on the other rows alone."""
         t = 0.0 if s >= 1.0 else (1.0 - s) * float(self.corruption.T)
-        free = torch.ones(len(x), dtype=torch.bool, device=x.device).index_fill(0, self.sites.rows, False)
-        return constrain_free(self.descriptor, self.hold(x, t), free, s=s, ds=ds, batch_idx=batch_idx)
-
-
-@singledispatch
-def constrain_free(
-    descriptor: Any, x: torch.Tensor, free: torch.Tensor, *, s: float, ds: float, batch_idx: torch.Tensor
-) -> torch.Tensor:
-    """A descriptor's constraint after a reverse step when some sites must not move: element by element.
-
-    A descriptor whose constraint joins the sites of a crystal registers a function of its own.
-
-    Args:
-        descriptor: Whose constraint it is.
-        x: The variable (n_sites, dim).
-        free: Which sites may move, (n_sites,).
-        s: As of `Descriptor.after_step`.
-        ds: As of `Descriptor.after_step`.
-        batch_idx: Crystal of each site, (n_sites,).
-    """
-    return torch.where(free[:, None], descriptor.after_step(x, s=s, ds=ds, batch_idx=batch_idx), x)
-
-
-@constrain_free.register
-def _(
-    descriptor: BaderCharge, x: torch.Tensor, free: torch.Tensor, *, s: float, ds: float, batch_idx: torch.Tensor
-) -> torch.Tensor:
-    """The free sites of a crystal share the excess of all its sites (eq. 6)."""
-    fraction = per_step_fraction(s, ds, descriptor.neutrality_power, descriptor.reference_steps)
-    excess = scatter(x, batch_idx, dim=0, reduce="sum")  # (n_crystals, 1)
-    movable = scatter(free.to(x)[:, None], batch_idx, dim=0, reduce="sum").clamp(min=1)
-    return x - fraction * (excess / movable)[batch_idx] * free[:, None]
+        free = torch.ones(len(x), dtype=torch.bool, device=x.device).index_fill(0, self.chosen.rows, False)
+        return self.descriptor.after_step_free(self.hold(x, t), free, s=s, ds=ds, batch_idx=batch_idx)
 
 
 class Template:
@@ -198,18 +173,18 @@ class SiteTargets:
     def __init__(self, name: str, values: Mapping[int, torch.Tensor]) -> None:
         """Takes values (dim,) by site."""
         self.name = name
-        self.sites = Sites(list(values))
+        self.chosen = Rows(list(values))
         self.values = torch.stack(list(values.values()))
 
     def tell(self, batch: Any) -> Any:
         """The conditions with these targets, switched on and off as MatterGen's own conditions are."""
         n_sites, device = len(batch["pos"]), batch["pos"].device
-        rows = (self.sites.rows,)
+        rows = (self.chosen.rows,)
         values = torch.zeros(n_sites, self.values.shape[1], device=device)
         told = torch.zeros(n_sites, dtype=torch.bool, device=device)
         fields = {
-            values_key(self.name): values.index_put(rows, self.sites.spread(self.values)),
-            told_key(self.name): told.index_fill(0, self.sites.rows, True),
+            values_key(self.name): values.index_put(rows, self.chosen.spread(self.values)),
+            told_key(self.name): told.index_fill(0, self.chosen.rows, True),
             self.name: torch.ones(len(batch["num_atoms"]), 1, device=device),
         }
         return batch.replace(**fields)
@@ -276,9 +251,11 @@ class Held:
             UserError: If a crystal has too few sites.
         """
         num_atoms = conditions["num_atoms"]
-        for part in (self.types, *self.clamped.values(), *self.targets):
+        for clamp in self.clamped.values():
+            clamp.begin(num_atoms)
+        for part in (self.types, *self.targets):
             if part is not None:
-                part.sites.begin(num_atoms)
+                part.chosen.begin(num_atoms)
         for target in self.targets:
             conditions = target.tell(conditions)
         return conditions

@@ -16,12 +16,13 @@ from mattergen.diffusion.model_target import ModelTarget
 from mattergen.diffusion.training.field_loss import denoising_score_matching
 
 from mattergen_e.descriptors.base import Descriptor
+from mattergen_e.descriptors.rows import any_of_crystal, structure_rows
 from mattergen_e.diffusion.fields import STRUCTURE_TIME, JointFields, time_key
 from mattergen_e.diffusion.site_conditions import SiteCondition, attach_site_conditions, draw_shares
 from mattergen_e.errors import UserError
 from mattergen_e.upstream import exit_on_user_error
 
-#: What a training example of each mode has clean: nothing, the structure, the descriptors of some sites.
+#: What a training example of each mode has clean: nothing, the structure, the descriptors of some rows.
 JOINT, PREDICT, GIVEN = 0, 1, 2
 MODE = "joint_mode"
 #: Batch entry that tells in which crystals what is given is hidden, shape (n_crystals,), bool.
@@ -41,7 +42,7 @@ def known_key(name: str) -> str:
 
 
 def given_key(name: str) -> str:
-    """Batch entry that tells at which sites a descriptor is given, shape (n_sites,), bool."""
+    """Batch entry that tells at which rows a descriptor is given, shape (n_rows,), bool."""
     return f"{name}_given"
 
 
@@ -72,9 +73,8 @@ class Shares:
 
 
 def per_crystal_all(condition: torch.Tensor, batch_idx: torch.Tensor, n_crystals: int) -> torch.Tensor:
-    """Whether a condition (n_sites,) holds at every site of a crystal, shape (n_crystals,)."""
-    misses = torch.zeros(n_crystals, device=condition.device).index_add_(0, batch_idx, (~condition).float())
-    return misses == 0
+    """Whether a condition (n_rows,) holds at every row of a crystal, shape (n_crystals,)."""
+    return ~any_of_crystal(~condition, batch_idx, n_crystals)
 
 
 class Preparation:
@@ -88,31 +88,33 @@ class Preparation:
     def __call__(self, batch: Any) -> Any:
         """Adds descriptors in diffused units, who knows them, where they are given, and the mode of each crystal."""
         batch = self.first(batch)
-        sites, n_crystals = batch.get_batch_idx("pos"), batch.get_batch_size()
-        mode = self.shares.draw(n_crystals, sites.device)
+        n_crystals, device = batch.get_batch_size(), batch["pos"].device
+        mode = self.shares.draw(n_crystals, device)
         fields: dict[str, torch.Tensor] = {}
-        any_known = torch.zeros(n_crystals, dtype=torch.bool, device=sites.device)
+        any_known = torch.zeros(n_crystals, dtype=torch.bool, device=device)
         for name, descriptor in self.descriptors.items():
+            rows = descriptor.rows(batch)
             x = descriptor.encode(descriptor.training_values(batch)).to(batch["pos"].dtype)
-            known = per_crystal_all(x.isfinite().all(dim=-1), sites, n_crystals)
-            fields[name] = torch.where(known[sites, None], x, torch.zeros_like(x))
+            known = per_crystal_all(x.isfinite().all(dim=-1), rows, n_crystals)
+            fields[name] = torch.where(known[rows, None], x, torch.zeros_like(x))
             fields[known_key(name)] = known
-            fields[f"{name}_batch"] = sites
+            fields[f"{name}_batch"] = rows
             any_known |= known
         # nothing to predict and nothing given where no descriptor is known: such a crystal trains the structure
         fields[MODE] = torch.where(any_known, mode, torch.full_like(mode, JOINT))
-        return batch.replace(**fields, **self._given(fields, sites))
+        return batch.replace(**fields, **self._given(fields))
 
-    def _given(self, fields: Mapping[str, torch.Tensor], sites: torch.Tensor) -> dict[str, torch.Tensor]:
-        """At which sites each descriptor is given, and in which crystals that is hidden; empty without such a share."""
+    def _given(self, fields: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """At which rows each descriptor is given, and in which crystals that is hidden; empty without such a share."""
         if self.shares.given == 0:
             return {}
-        mode, device = fields[MODE], sites.device
+        mode = fields[MODE]
+        device = mode.device
         drawn = {HIDDEN: torch.rand(len(mode), device=device) < P_HIDDEN}
         for name in self.descriptors:
-            share = draw_shares(self.shares.whole, len(mode), device)
-            chosen = torch.rand(len(sites), device=device) < share[sites]
-            drawn[given_key(name)] = chosen & ((mode == GIVEN) & fields[known_key(name)])[sites]
+            share, rows = draw_shares(self.shares.whole, len(mode), device), fields[f"{name}_batch"]
+            chosen = torch.rand(len(rows), device=device) < share[rows]
+            drawn[given_key(name)] = chosen & ((mode == GIVEN) & fields[known_key(name)])[rows]
         return drawn
 
 
@@ -125,13 +127,13 @@ class JointCorruption(MultiCorruption):
             discrete_corruptions=base.discrete_corruptions,
         )
         self.structure_fields = list(base.corruptions)
-        self.descriptor_fields = list(descriptors)
+        self.descriptors = dict(descriptors)
 
     def sample_marginal(self, batch: Any, t: torch.Tensor) -> Any:
         """Noises a batch at times t (n_crystals,), field by field as the crystals' modes say.
 
         A crystal without labels of a descriptor has that descriptor at full noise: it is generated without. So have the
-        sites where it is given but hidden.
+        rows where it is given but hidden.
         """
         noisy = super().sample_marginal(batch, t)
         if MODE not in batch:
@@ -139,13 +141,14 @@ class JointCorruption(MultiCorruption):
         mode = batch[MODE]
         changes: dict[str, torch.Tensor] = {}
         for name in self.structure_fields:
-            changes[name] = _keep(batch[name], noisy[name], mode == PREDICT, batch.get_batch_idx(name))
+            clean = (mode == PREDICT)[structure_rows(name, batch)]
+            changes[name] = _rows(clean, batch[name], noisy[name])
         changes[STRUCTURE_TIME] = torch.where(mode == PREDICT, torch.full_like(t, CLEAN_TIME), t)
-        for name in self.descriptor_fields:
-            sites = batch.get_batch_idx(name)
-            untold, time = ~batch[known_key(name)][sites], t[sites]
+        for name, descriptor in self.descriptors.items():
+            rows = descriptor.rows(batch)
+            untold, time = ~batch[known_key(name)][rows], t[rows]
             if given_key(name) in batch:
-                given, hidden = batch[given_key(name)], batch[HIDDEN][sites]
+                given, hidden = batch[given_key(name)], batch[HIDDEN][rows]
                 noisy = noisy.replace(**{name: _rows(given, batch[name], noisy[name])})
                 time, untold = torch.where(given, CLEAN_TIME, time), untold | (given & hidden)
             changes[name] = _rows(untold, torch.randn_like(noisy[name]), noisy[name])
@@ -156,11 +159,6 @@ class JointCorruption(MultiCorruption):
 def _rows(choose: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """`first` in the rows in `choose` (n,), else `second`."""
     return torch.where(choose.reshape(-1, *[1] * (first.dim() - 1)), first, second)
-
-
-def _keep(clean: torch.Tensor, noisy: torch.Tensor, keep: torch.Tensor, batch_idx: torch.Tensor | None) -> torch.Tensor:
-    """`clean` for the crystals in `keep` (n_crystals,), else `noisy`."""
-    return _rows(keep if batch_idx is None else keep[batch_idx], clean, noisy)
 
 
 class FieldLossInMode:
@@ -185,22 +183,30 @@ class FieldLossInMode:
         return torch.where(counts, loss, torch.zeros_like(loss)) * (len(counts) / counts.sum().clamp(min=1))
 
     def _counting(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Crystals (n_crystals,) with free sites of a known descriptor, and these sites (n_sites,); None: all."""
+        """Crystals (n_crystals,) with free rows of a known descriptor, and these rows (n_rows,); None: all."""
         known = batch[known_key(self.name)]
         if given_key(self.name) not in batch:
             return known, None
-        given, sites = batch[given_key(self.name)], batch.get_batch_idx(self.name)
-        whole = per_crystal_all(given, sites, len(known))
-        # a crystal that does not count keeps its sites: a mean over none would not be a number
-        return known & ~whole, (~given | whole[sites]).to(batch[self.name].dtype)
+        given, rows = batch[given_key(self.name)], batch.get_batch_idx(self.name)
+        whole = per_crystal_all(given, rows, len(known))
+        # a crystal that does not count keeps its rows: a mean over none would not be a number
+        return known & ~whole, (~given | whole[rows]).to(batch[self.name].dtype)
 
 
 def joint_loss(base: Any, descriptors: Mapping[str, Descriptor]) -> SummedFieldLoss:
-    """MatterGen's sum of losses with a noise-prediction term for each descriptor (Okuda et al., eq. 4 and 5)."""
+    """MatterGen's sum of losses with a noise-prediction term for each descriptor (Okuda et al., eq. 4 and 5).
+
+    The terms of sites are summed over a crystal's sites, as MatterGen's are; those of probes are averaged, since their
+    number is a choice that must not weigh.
+    """
     reduce: Any = getattr(base, "reduce", "sum")
     fresh = {
-        name: partial(denoising_score_matching, reduce=reduce, model_target=ModelTarget.score_times_std)
-        for name in descriptors
+        name: partial(
+            denoising_score_matching,
+            reduce=reduce if descriptor.place == "site" else "mean",
+            model_target=ModelTarget.score_times_std,
+        )
+        for name, descriptor in descriptors.items()
     }
     losses: dict[str, Any] = {name: FieldLossInMode(fn, name, None) for name, fn in base.loss_fns.items()}
     losses |= {name: FieldLossInMode(fn, name, descriptors[name]) for name, fn in fresh.items()}
@@ -231,8 +237,10 @@ def attach(module: DiffusionModule, descriptors: Mapping[str, Descriptor], share
     if taken:
         raise UserError(f"descriptor name '{taken[0]}' is taken by a field of the structure: choose another name.")
     denoiser: Any = module.model
-    width = denoiser.gemnet.atom_emb.emb_size
-    fields = JointFields(descriptors, hidden_dim=denoiser.hidden_dim, atom_dim=width)
+    gemnet = denoiser.gemnet
+    fields = JointFields(
+        descriptors, denoiser.hidden_dim, atom_dim=gemnet.atom_emb.emb_size, blocks=len(gemnet.int_blocks)
+    )
     fields.attach(denoiser)
     module.joint_fields = fields
     module.corruption = JointCorruption(module.corruption, descriptors)

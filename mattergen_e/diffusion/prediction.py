@@ -18,7 +18,7 @@ from mattergen_e.errors import UserError
 
 @dataclass(frozen=True)
 class Prediction:
-    """Mean and spread of a descriptor's results over samples, in physical units, shape (n_sites, result_dim)."""
+    """Mean and spread of a descriptor's results over samples, in physical units, shape (n_rows, result_dim)."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -41,7 +41,7 @@ def predict_descriptors(
         steps: Number of reverse steps of each sample.
 
     Returns:
-        For each descriptor the mean and standard deviation of its results over the samples, (n_sites, result_dim).
+        For each descriptor the mean and standard deviation of its results over the samples, (n_rows, result_dim).
 
     Raises:
         UserError: If the model has no descriptors or lacks what their results need, or a number is not positive.
@@ -71,12 +71,12 @@ def _summary(values: torch.Tensor) -> Prediction:
 def denoise_descriptors(module: Any, structures: Any, descriptors: Mapping[str, Descriptor], steps: int) -> Any:
     """One reverse pass over the descriptors of a diffusion module, the structures clean; returns the last mean."""
     predictors = {n: DescriptorPredictor(module.corruption.sdes[n], d) for n, d in descriptors.items()}
-    sites = structures.get_batch_idx("pos")
-    n_crystals, device = structures.get_batch_size(), sites.device
+    rows = {n: d.rows(structures) for n, d in descriptors.items()}
+    n_crystals, device = structures.get_batch_size(), structures["pos"].device
     end = float(module.corruption.T)
     x = structures.replace(
-        **{n: torch.randn(len(sites), p.descriptor.dim, device=device) for n, p in predictors.items()},
-        **{f"{n}_batch": sites for n in predictors},
+        **{n: torch.randn(len(rows[n]), d.dim, device=device) for n, d in descriptors.items()},
+        **{f"{n}_batch": rows[n] for n in descriptors},
         **{STRUCTURE_TIME: torch.full((n_crystals,), CLEAN_TIME, device=device)},
     )
     dt = torch.tensor(-end / steps, device=device)
@@ -85,7 +85,7 @@ def denoise_descriptors(module: Any, structures: Any, descriptors: Mapping[str, 
         t = torch.full((n_crystals,), end * (1 - i / steps), device=device)
         score = module.score_fn(x, t)
         new = {
-            n: p.update_given_score(x=x[n], t=t, dt=dt, batch_idx=sites, score=score[n], batch=x)
+            n: p.update_given_score(x=x[n], t=t, dt=dt, batch_idx=rows[n], score=score[n], batch=x)
             for n, p in predictors.items()
         }
         x, mean = (x.replace(**{n: both[k] for n, both in new.items()}) for k in (0, 1))

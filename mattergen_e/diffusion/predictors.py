@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from mattergen.diffusion.corruption.sde_lib import SDE
 from mattergen.diffusion.sampling.predictors import AncestralSamplingPredictor
 
 from mattergen_e.descriptors.base import Descriptor
+from mattergen_e.descriptors.rows import any_of_crystal
 
 
 class DescriptorPredictor(AncestralSamplingPredictor):
@@ -33,7 +34,7 @@ class DescriptorPredictor(AncestralSamplingPredictor):
         score: torch.Tensor,
         batch: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One reverse step of a field (n_sites, dim); returns the sample and its mean, both constrained."""
+        """One reverse step of a field (n_rows, dim); returns the sample and its mean, both constrained."""
         sample, mean = super().update_given_score(x=x, t=t, dt=dt, batch_idx=batch_idx, score=score, batch=batch)
         s, ds = reverse_time(float(t[0]), float(dt), float(self.corruption.T))
         constrain = self.after_step
@@ -100,38 +101,47 @@ class CrystalGuard:
         scaled = torch.where(out[:, None, None], cell * scale[:, None, None], cell)
         return torch.where(self.parked[:, None, None], self.cube, scaled)
 
-    def sites(self, x: torch.Tensor, batch_idx: torch.Tensor) -> torch.Tensor:
-        """Values of sites (n_sites, ...) with non-finite ones replaced by random numbers; marks their crystals."""
+    def rows(self, x: torch.Tensor, crystals: torch.Tensor) -> torch.Tensor:
+        """Values of rows (n_rows, ...) with non-finite ones replaced by random numbers; marks their crystals."""
         bad = ~x.isfinite().flatten(1).all(dim=1)
-        marked = torch.zeros(len(self.parked), device=x.device).index_add_(0, batch_idx, bad.float()) > 0
-        self.park(marked)
+        self.park(any_of_crystal(bad, crystals, len(self.parked)))
         return torch.where(bad.reshape(-1, *[1] * (x.dim() - 1)), torch.rand_like(x), x)
 
-    def score(self, score: Any, fields: Sequence[str]) -> Any:
+    def score(self, score: Any, rows: Mapping[str, torch.Tensor]) -> Any:
         """Scores with all those of a crystal at zero if one of them is not finite; marks such crystals.
 
         Langevin steps are scaled with an average over the batch, so that one such number would reach every crystal.
+
+        Args:
+            score: Has the scores of the fields.
+            rows: Crystal of each row, (n_rows,), by field.
         """
         bad = torch.zeros_like(self.parked)
-        for name in fields:
-            rows = ~score[name].isfinite().flatten(1).all(dim=1)
-            sites = score.get_batch_idx(name)
-            bad |= rows if sites is None else torch.zeros_like(bad).index_put((sites[rows],), rows[rows])
+        for name, crystals in rows.items():
+            bad |= any_of_crystal(~score[name].isfinite().flatten(1).all(dim=1), crystals, len(bad))
         if not bool(bad.any()):
             return score
         self.park(bad)
         changes = {}
-        for name in fields:
-            sites = score.get_batch_idx(name)
-            keep = ~(bad if sites is None else bad[sites])
+        for name, crystals in rows.items():
+            keep = ~bad[crystals]
             changes[name] = torch.where(keep.reshape(-1, *[1] * (score[name].dim() - 1)), score[name], 0.0)
         return score.replace(**changes)
 
     def clean(self, name: str, x: torch.Tensor, batch_idx: torch.Tensor | None) -> torch.Tensor:
-        """A field after a step, with degenerate crystals parked."""
+        """A field after a step, with degenerate crystals parked.
+
+        Args:
+            name: Of the field.
+            x: The field.
+            batch_idx: Crystal of each row, (n_rows,); not needed for the cell.
+        """
+        if name == "cell":
+            return self.cell(x)
         if not x.is_floating_point():
             return x
-        return self.cell(x) if batch_idx is None else self.sites(x, batch_idx)
+        assert batch_idx is not None
+        return self.rows(x, batch_idx)
 
 
 class Guarded:

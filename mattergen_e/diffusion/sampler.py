@@ -16,6 +16,7 @@ from mattergen.diffusion.lightning_module import DiffusionLightningModule
 from mattergen.diffusion.sampling.classifier_free_guidance import GuidedPredictorCorrector
 
 from mattergen_e.descriptors.base import Descriptor
+from mattergen_e.descriptors.rows import structure_rows
 from mattergen_e.diffusion.classifier import Classifier
 from mattergen_e.diffusion.classifier_target import NAME, Wanted
 from mattergen_e.diffusion.held import Held
@@ -168,12 +169,12 @@ class JointSampler(GuidedPredictorCorrector):
 
     def with_fields(self, conditioning_data: Any) -> Any:
         """Adds the descriptors' fields, of zeros, to conditions: the sampler takes the shapes from there."""
-        sites = conditioning_data.get_batch_idx("pos")
         fields: dict[str, torch.Tensor] = {}
         for name, descriptor in self.descriptors.items():
+            rows = descriptor.rows(conditioning_data)
             if name not in conditioning_data:
-                fields[name] = torch.zeros(len(sites), descriptor.dim, device=sites.device)
-            fields[f"{name}_batch"] = sites
+                fields[name] = torch.zeros(len(rows), descriptor.dim, device=rows.device)
+            fields[f"{name}_batch"] = rows
         return conditioning_data.replace(**fields)
 
     @torch.no_grad()
@@ -223,7 +224,12 @@ class JointSampler(GuidedPredictorCorrector):
             score = self.classifier.guide(score, x, t, self.guard)
         fields = self._multi_corruption.corrupted_fields
         # With guidance, MatterGen after 1.0.3 cuts the score out of a joined batch, without the index of the crystals.
-        return self.guard.score(x.replace(**{name: score[name] for name in fields}), fields)
+        rows = {name: self._rows(name, x) for name in fields}
+        return self.guard.score(x.replace(**{name: score[name] for name in fields}), rows)
+
+    def _rows(self, name: str, x: Any) -> torch.Tensor:
+        """Crystal of each row of a field."""
+        return self.descriptors[name].rows(x) if name in self.descriptors else structure_rows(name, x)
 
     def _without_neighbours(self, x: Any) -> torch.Tensor:
         """Which crystals have no pair or no triplet of sites within the network's cutoff, shape (n_crystals,), bool."""

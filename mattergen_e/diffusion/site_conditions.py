@@ -12,7 +12,7 @@ import torch
 from mattergen.property_embeddings import SetEmbeddingType, get_use_unconditional_embedding
 from torch import nn
 
-from mattergen_e.diffusion.fields import zero_ended_mlp
+from mattergen_e.descriptors.networks import zero_ended_mlp
 from mattergen_e.errors import UserError
 from mattergen_e.upstream import register_property
 

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mattergen_e.errors import UserError
+from mattergen_e.provenance import hash_file
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -140,8 +141,6 @@ def describe(name: str) -> dict[str, Any]:
 
 @cache
 def _described(name: str) -> dict[str, Any]:
-    from mattergen_e.provenance import hash_file
-
     if name in KNOWN:
         known = KNOWN[name]
         folder = _package(known.module)

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from mattergen_e.energies.calculators import energies
+from mattergen_e.energies.relaxation import RelaxError, relax
+
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
@@ -74,9 +77,6 @@ def element_energies(calculator: Any, symbols: Iterable[str]) -> dict[str, float
         eV/atom by symbol, as far as there is a crystal and the calculator has an energy for it.
     """
     from ase.collections import dcdft
-
-    from mattergen_e.energies.calculators import energies
-    from mattergen_e.energies.relaxation import RelaxError, relax
 
     crystals = element_crystals(symbols)
     for symbol in set(crystals) - set(dcdft.names):

@@ -10,6 +10,7 @@ from typing import Any
 
 from mattergen_e.crystals.tables import raw_rows
 from mattergen_e.errors import UserError
+from mattergen_e.provenance import hash_file
 
 #: What may name a crystal, in the order in which it is looked for.
 NAMES = ("material_id", "id", "index", "key")
@@ -47,8 +48,6 @@ def read_energies(path: str | Path) -> Energies:
     Raises:
         UserError: If the file is missing, of another format, or a row is wrong or repeated; names file and line.
     """
-    from mattergen_e.provenance import hash_file
-
     path = Path(path)
     values: dict[str, float] = {}
     for place, row in raw_rows(path, (".csv", ".jsonl"), partial(_check_columns, path)):

@@ -19,10 +19,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from mattergen_e.crystals.cells import physical_cell
+from mattergen_e.crystals.checks import EntryError, check_cell
 from mattergen_e.energies import calculators
 from mattergen_e.energies.guarded import CannotStart, Crashed, Pool, TimeLimit
 from mattergen_e.errors import UserError
 from mattergen_e.parallel import in_parallel
+from mattergen_e.quiet import quiet
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -142,8 +145,6 @@ def compact(structure: Structure) -> Structure:
 
     A search for neighbours visits all images of a long and flat cell, and such a cell can take all memory.
     """
-    from mattergen_e.crystals.cells import physical_cell
-
     reduced = physical_cell(structure) if structure.is_ordered else ""
     if isinstance(reduced, str):
         return structure
@@ -163,8 +164,6 @@ def displacement(structure: Structure, relaxed: Structure) -> float | None:
     Returns:
         Å, or None if the comparison fails.
     """
-    from mattergen_e.quiet import quiet
-
     with quiet():
         compare, reduce = _matcher()
         try:
@@ -306,8 +305,6 @@ def _to_atoms(structure: Structure, calculator: str) -> Atoms:
         RelaxError: With reason bad_structure, unknown_element or too_close.
     """
     from ase import Atoms
-
-    from mattergen_e.crystals.checks import EntryError, check_cell
 
     if len(structure) == 0 or not structure.is_ordered:
         raise RelaxError("bad_structure", "the crystal has no sites, or sites that are shared or partly occupied")

@@ -13,7 +13,6 @@ Every file but those of the stages is replaced at once when the evaluation is co
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +23,9 @@ from mattergen_e.evaluation.settings import EvaluationSettings
 from mattergen_e.evaluation.steps import Context
 from mattergen_e.evaluation.summary import summarise
 from mattergen_e.evaluation.table import StageResults, make_rows
-from mattergen_e.files import Lock, remove_temporary
+from mattergen_e.journal import hold
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mattergen_e.energies.given import Energies
     from mattergen_e.energies.relaxation import RelaxSettings
     from mattergen_e.evaluation.descriptors import Charges, Spectra
@@ -104,12 +101,13 @@ def evaluate(
     from mattergen_e.reference import Reference
 
     opened = Reference.open(Path(reference))
+    opened.verify()
     check_energies(settings, relaxation, opened)
     given = read_given(settings)
     candidates = read_candidates(path, asked)
     dos, lacking = plan(path, candidates, settings, given.dos_predictor, given.labels)
     target = Path(folder) if folder is not None else default_folder(path)
-    with _held(target):
+    with hold(target):
         context = Context(target, candidates, opened, jobs, backend, progress)
         found = run_stages(context, settings, relaxation, given, dos)
         found.warnings += [lacking] if lacking is not None else []
@@ -182,31 +180,8 @@ def check_energies(settings: EvaluationSettings, relaxation: RelaxSettings, refe
             f"{reference.path} has no energies, so that nothing is stable: build it with --calculator or --energies, "
             "or add --no-relax to judge the rest."
         )
-    if relaxes(settings) and source["kind"] == "calculator" and source.get("name") != relaxation.calculator:
-        raise UserError(
-            f"the energies of {reference.path} are by {source.get('name')}, those of the crystals would be by "
-            f"{relaxation.calculator}: use --calculator {source.get('name')}, or another reference."
-        )
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """The folder, made and locked.
-
-    Raises:
-        UserError: If it cannot be written to, or another process works in it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = Lock(folder)
-        try:
-            remove_temporary(folder)
-            yield
-        finally:
-            lock.release()
-    except OSError as error:
-        where = error.filename or folder
-        raise UserError(f"{where} cannot be written to ({error.strerror}): choose another --out.") from error
+    if relaxes(settings):
+        reference.check_calculator(relaxation.calculator)
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,21 @@
     <evaluation>/stages/<stage>-<12 hexadecimal digits>.jsonl
 
 The digits are of a hash of everything that the results depend on: with another setting, another file is begun, and the
-old one stays for when the setting is changed back. A line that a killed process left torn is cut off.
+old one stays for when the setting is changed back. Each file is a `LineJournal`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from mattergen_e.journal import LineJournal
 
 FOLDER = "stages"
 _SECONDS = "seconds"
@@ -34,49 +35,41 @@ class Stage:
     Attributes:
         name: Of the stage.
         path: Of the file.
-        results: What is known, plain JSON by key.
         reused: How many results were there before.
         seconds: Wall time that computing them took, over all processes that did.
     """
 
-    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
-        """Reads what there is.
+    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], read_only: bool = False) -> None:
+        """Reads what there is; a damaged line costs itself only.
 
         Args:
-            folder: Of the evaluation; made if it does not exist. Only its lock's owner may do this.
+            folder: Of the evaluation; made if it does not exist. Only its lock's owner may write to it.
             name: Of the stage.
             settings: All that its results depend on, besides the crystal.
+            read_only: Change nothing in the folder, for who does not own the lock.
         """
         self.name = name
         self.path = folder / FOLDER / f"{name}-{hash_settings({'stage': name, **settings})}.jsonl"
-        self.results: dict[str, Any] = {}
         self.seconds = 0.0
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._read()
+        if not read_only:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._journal = LineJournal(self.path, self._read, skip_damaged=True, read_only=read_only)
         self.reused = len(self.results)
-        self._file: Any = None
 
-    def _read(self) -> None:
-        if not self.path.exists():
-            return
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        for line in content[:whole].splitlines():
-            try:
-                entry = json.loads(line)
-                if _SECONDS in entry:
-                    self.seconds += float(entry[_SECONDS])
-                else:
-                    self.results[entry["key"]] = entry["result"]
-            except (ValueError, KeyError, TypeError):
-                continue  # damaged: it is computed again
-        if whole < len(content):
-            with self.path.open("r+b") as file:
-                file.truncate(whole)
+    def _read(self, entry: Any) -> tuple[str, Any] | None:
+        if _SECONDS in entry:
+            self.seconds += float(entry[_SECONDS])
+            return None
+        return entry["key"], entry["result"]
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What is known, plain JSON by key."""
+        return self._journal.items
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The keys without a result, in their order, each once."""
-        return [key for key in dict.fromkeys(keys) if key not in self.results]
+        return [key for key in dict.fromkeys(keys) if key not in self._journal]
 
     def add(self, key: str, result: Any) -> None:
         """Keep a result: once this returns, a kill cannot take it away.
@@ -88,8 +81,7 @@ class Stage:
         Raises:
             ValueError: If it holds a number that is not finite.
         """
-        self._write({"key": key, "result": result})
-        self.results[key] = result
+        self._journal.add({"key": key, "result": result})
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -98,23 +90,12 @@ class Stage:
         try:
             yield
         finally:
-            passed = time.perf_counter() - begin
             if len(self.results) > before:
-                self.seconds += passed
-                self._write({_SECONDS: round(passed, 3)})
-
-    def _write(self, entry: Mapping[str, Any]) -> None:
-        if self._file is None:
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        line = json.dumps(entry, allow_nan=False).encode() + b"\n"
-        while line:
-            line = line[os.write(self._file, line) :]
+                self._journal.add({_SECONDS: round(time.perf_counter() - begin, 3)})
 
     def close(self) -> None:
         """Closes the file."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._journal.close()
 
     def __enter__(self) -> Self:
         return self

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mattergen.common.data.collate import collate
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Structure
 from tqdm.auto import tqdm
 
 from mattergen_e import provenance
@@ -22,30 +21,10 @@ from mattergen_e.diffusion.dos_embedding import DosEmbedding
 from mattergen_e.diffusion.sampler import JointSampler
 from mattergen_e.errors import UserError
 from mattergen_e.generation.conditions import SeededConditionLoader, seed_batch
+from mattergen_e.generation.results import BatchResult, is_healthy, to_crystals
 from mattergen_e.generation.store import Generated, RunStore
-from mattergen_e.spectra.objects import CrystalSpectra, complete_dos
+from mattergen_e.spectra.objects import complete_dos
 from mattergen_e.upstream import check_known
-
-#: Smallest volume per site (cubic angstrom) of a crystal that is kept; solid hydrogen under pressure has more.
-LEAST_VOLUME = 1.0
-
-
-@dataclass
-class BatchResult:
-    """Crystals of one batch: a structure per condition (None where all draws were degenerate) and how often redrawn.
-
-    `spectra` has those of the sites of each crystal, None where the model generates none.
-    """
-
-    structures: list[Structure | None]
-    redraws: list[int]
-    trajectories: list[list[Any]]
-    spectra: list[CrystalSpectra | None]
-
-    @property
-    def dropped(self) -> int:
-        """Number of degenerate draws."""
-        return sum(self.redraws) + sum(s is None for s in self.structures)
 
 
 def draw(
@@ -91,7 +70,11 @@ def draw(
     store = None
     if output_path is not None:
         store = RunStore.open(
-            Path(output_path), existing=sampler.output.existing, settings=settings, provenance=_provenance(sampler)
+            Path(output_path),
+            existing=sampler.output.existing,
+            settings=settings,
+            provenance=_provenance(sampler),
+            fields={name: _field(descriptor) for name, descriptor in sampler.descriptors.items()},
         )
     seed = store.seed if store is not None else settings["seed"]
     if seed is None:
@@ -120,8 +103,9 @@ def _nothing(index: int) -> dict[str, Any]:
 
 
 def _with_dos(crystal: Generated) -> Structure:
-    """The structure, with its spectra as an attribute: in `properties` they would end up in every file."""
+    """The structure, with values of the crystal as its properties and spectra as an attribute."""
     structure: Any = crystal.structure
+    structure.properties |= crystal.values
     if crystal.spectra is not None:
         structure.dos = complete_dos(structure, crystal.spectra.spectra, crystal.spectra.grid)
     return structure
@@ -156,16 +140,15 @@ def _all_batches(
             continue
         result = sample_batch(sampler, data, seed, batch)
         crystals = [
-            Generated(index=i, batch=batch, structure=s, conditions=conditions(i), seed=seed, redraws=r, spectra=d)
-            for i, s, r, d in zip(indices, result.structures, result.redraws, result.spectra, strict=True)
-            if s is not None
+            Generated(index=i, batch=batch, conditions=conditions(i), seed=seed, redraws=redraws, **vars(drawn))
+            for i, drawn, redraws in zip(indices, result.crystals, result.redraws, strict=True)
+            if drawn is not None
         ]
         made += crystals
         if store is None:
             continue
-        failed = sum(s is None for s in result.structures)
         seconds = time.perf_counter() - begin
-        store.write_batch(batch, crystals, seconds=seconds, dropped=result.dropped, failed=failed)
+        store.write_batch(batch, crystals, seconds=seconds, dropped=result.dropped, failed=result.failed)
         if result.trajectories and output_path is not None:
             _write_trajectories(Path(output_path), batch, result.trajectories)
     return made
@@ -174,7 +157,7 @@ def _all_batches(
 def sample_batch(sampler: JointSampler, conditions: Any, seed: int, batch: int) -> BatchResult:
     """Draws one batch, and draws anew what came out degenerate, up to `sampler.output.redraws` rounds."""
     graphs = conditions.to_data_list()
-    result = BatchResult([None] * len(graphs), [0] * len(graphs), [], [None] * len(graphs))
+    result = BatchResult([None] * len(graphs), [0] * len(graphs), [])
     pending = list(range(len(graphs)))
     for attempt in range(sampler.output.redraws + 1):
         seed_batch(seed, batch, attempt)
@@ -184,14 +167,11 @@ def sample_batch(sampler: JointSampler, conditions: Any, seed: int, batch: int) 
             result.trajectories = _by_crystal(steps)
         else:
             _, mean = sampler.sample(data, None)
-        healthy = is_healthy(mean, sampler.guard.parked, sampler.guard.largest_volume, list(sampler.descriptors))
-        structures = to_structures(mean, sampler.descriptors)
-        spectra = to_spectra(mean, sampler.descriptors, healthy.tolist())
+        healthy = is_healthy(mean, sampler.guard.parked, sampler.guard.largest_volume, sampler.descriptors).tolist()
         left = []
-        for i, good, structure, dos in zip(pending, healthy.tolist(), structures, spectra, strict=True):
+        for i, good, drawn in zip(pending, healthy, to_crystals(mean, sampler.descriptors, healthy), strict=True):
             if good:
-                result.structures[i] = structure
-                result.spectra[i] = dos
+                result.crystals[i] = drawn
                 result.redraws[i] = attempt
             else:
                 left.append(i)
@@ -201,62 +181,6 @@ def sample_batch(sampler: JointSampler, conditions: Any, seed: int, batch: int) 
     for i in pending:
         result.redraws[i] = sampler.output.redraws
     return result
-
-
-def is_healthy(batch: Any, parked: torch.Tensor, largest_volume: float, fields: Sequence[str]) -> torch.Tensor:
-    """Which crystals of a sampled batch are crystals at all, shape (n_crystals,), bool.
-
-    Args:
-        batch: The sampled batch.
-        parked: Crystals that became degenerate on the way, shape (n_crystals,).
-        largest_volume: Largest volume per site in cubic angstrom.
-        fields: Names of the descriptors.
-    """
-    sites, n_crystals = batch.get_batch_idx("pos"), len(batch["num_atoms"])
-    numbers = batch["atomic_numbers"]
-    good_sites = batch["pos"].isfinite().all(dim=1) & (numbers >= 1) & (numbers <= 100)
-    for name in fields:
-        good_sites &= batch[name].isfinite().all(dim=1)
-    bad = torch.zeros(n_crystals, device=sites.device).index_add_(0, sites, (~good_sites).float()) > 0
-    cell = batch["cell"]
-    finite = cell.isfinite().flatten(1).all(dim=1)
-    volume = torch.linalg.det(torch.nan_to_num(cell)).abs() / batch["num_atoms"]
-    return finite & ~bad & ~parked & (volume >= LEAST_VOLUME) & (volume <= 1.001 * largest_volume)
-
-
-def to_structures(batch: Any, descriptors: Mapping[str, Descriptor]) -> list[Structure | None]:
-    """The crystals of a batch with decoded descriptors as site properties; None for what is not a crystal."""
-    sizes = batch["num_atoms"].tolist()
-    numbers = batch["atomic_numbers"].cpu().split(sizes)
-    positions = (batch["pos"] % 1.0).double().cpu().split(sizes)
-    cells = batch["cell"].double().cpu().numpy()
-    values = {name: d.decode(batch[name]).cpu().split(sizes) for name, d in descriptors.items()}
-    structures: list[Structure | None] = []
-    for i, cell in enumerate(cells):
-        properties: dict[str, list] = {}
-        for name, descriptor in descriptors.items():
-            properties |= descriptor.site_properties(values[name][i].numpy())
-        try:
-            structures.append(
-                Structure(Lattice(cell), numbers[i].tolist(), positions[i].numpy(), site_properties=properties)
-            )
-        except (ValueError, KeyError):
-            structures.append(None)
-    return structures
-
-
-def to_spectra(
-    batch: Any, descriptors: Mapping[str, Descriptor], wanted: Sequence[bool]
-) -> list[CrystalSpectra | None]:
-    """Spectra of the sites of the wanted crystals of a batch, of the first descriptor that has any."""
-    sizes = batch["num_atoms"].tolist()
-    spectra: list[CrystalSpectra | None] = [None] * len(sizes)
-    for name, descriptor in descriptors.items():
-        values = descriptor.decode(batch[name]).cpu().split(sizes)
-        for i, needed in enumerate(wanted):
-            if needed and spectra[i] is None:
-                spectra[i] = descriptor.spectra(values[i].numpy())
-    return spectra
 
 
 def _check_targets(sampler: JointSampler, loader: Any) -> None:
@@ -297,6 +221,18 @@ def _settings(sampler: JointSampler, loader: Any, conditions: dict[str, Any]) ->
 
 def _provenance(sampler: JointSampler) -> dict[str, Any]:
     return {"versions": provenance.versions(), "hardware": provenance.hardware(), "device": str(sampler._device)}
+
+
+def _field(descriptor: Descriptor) -> dict[str, Any]:
+    """What run.json says of a descriptor."""
+    quantity = descriptor.quantity()
+    return {
+        "place": quantity.place,
+        "dim": quantity.dim,
+        "unit": quantity.unit,
+        "probes": quantity.probes,
+        "label": descriptor.title,
+    }
 
 
 def _say_how_to_go_on(store: RunStore | None) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
-from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 from ase import Atoms
@@ -25,6 +26,9 @@ from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 
 from mattergen_e.crystals.dictionary import read_dictionary
+from mattergen_e.descriptors.artefact import Artefact
+from mattergen_e.errors import UserError
+from mattergen_e.files import add_array
 from mattergen_e.spectra.files import DOS_NAME, dos_file, keys, read_dos
 from mattergen_e.spectra.objects import CrystalSpectra
 
@@ -32,6 +36,9 @@ EXTXYZ_NAME = GENERATED_CRYSTALS_EXTXYZ_FILE_NAME
 CIF_ZIP_NAME = GENERATED_CRYSTALS_ZIP_FILE_NAME
 JSONL_NAME = "generated_crystals.jsonl"
 OUTPUT_NAMES = (EXTXYZ_NAME, CIF_ZIP_NAME, JSONL_NAME)
+
+#: Names of arrays that belong to one crystal.
+_OF_ONE = re.compile(r".*_\d+")
 
 # Names that ASE takes for something of its own; such site properties and conditions get a prefix.
 _PYMATGEN_AS_ASE = {"magmom": "initial_magmoms", "charge": "initial_charges"}
@@ -54,12 +61,14 @@ class Generated:
     Attributes:
         index: Running number over the whole run, from 0; the same after a resume.
         batch: Number of the batch that it belongs to, from 0.
-        structure: The crystal, lengths in Å; its site properties hold the descriptors: a number per site, or a list of
-            numbers per site, in the unit of the descriptor.
+        structure: The crystal, lengths in Å; its site properties hold the descriptors of sites: a number per site, or a
+            list of numbers per site, in the unit of the descriptor.
         conditions: Values that the crystal was asked to have, by MatterGen's name; empty if none.
         seed: Seed of the run.
         redraws: How often a degenerate draw of this crystal was replaced.
         spectra: Of its sites, where the model generates spectra.
+        values: Of the crystal, by column: a number or a list of numbers.
+        artefacts: Its arrays by descriptor.
     """
 
     index: int
@@ -69,6 +78,8 @@ class Generated:
     seed: int
     redraws: int = 0
     spectra: CrystalSpectra | None = None
+    values: dict[str, float | list[float]] = field(default_factory=dict)
+    artefacts: dict[str, Artefact] = field(default_factory=dict)
 
 
 def plain(value: Any) -> Any:
@@ -111,7 +122,9 @@ def site_values(structure: Structure) -> dict[str, np.ndarray]:
 
 
 def batch_files(crystals: list[Generated]) -> dict[str, bytes]:
-    """The content of the files for the crystals of one batch, by file name; spectra only where there are any.
+    """The content of the files for the crystals of one batch, by file name.
+
+    `OUTPUT_NAMES` are always there, npz files for spectra and artefacts where there are any.
 
     Raises:
         ValueError: If a number of a crystal is not finite.
@@ -119,6 +132,10 @@ def batch_files(crystals: list[Generated]) -> dict[str, bytes]:
     spectra = [(crystal.index, crystal.spectra) for crystal in crystals if crystal.spectra is not None]
     if not all(np.isfinite(item.spectra).all() and np.isfinite(item.latents).all() for _, item in spectra):
         raise ValueError("spectra must be finite")
+    for crystal in crystals:
+        for name, value in crystal.values.items():
+            if not np.isfinite(np.array(value, dtype=float)).all():
+                raise ValueError(f"value '{name}' of the crystal must be finite")
     values = [site_values(crystal.structure) for crystal in crystals]
     with warnings.catch_warnings():
         # pymatgen sorts a formula by electronegativity, and warns of each noble gas
@@ -128,18 +145,39 @@ def batch_files(crystals: list[Generated]) -> dict[str, bytes]:
             CIF_ZIP_NAME: _cif_zip(crystals, values),
             JSONL_NAME: "".join(map(_json_line, crystals, values)).encode(),
             **({DOS_NAME: dos_file(spectra)} if spectra else {}),
+            **_artefact_files(crystals),
         }
 
 
+def _artefact_files(crystals: list[Generated]) -> dict[str, bytes]:
+    """The npz files of artefacts: in each, what all crystals share once, and the arrays `<array>_<index>` of each."""
+    buffers: dict[str, io.BytesIO] = {}
+    for crystal in crystals:
+        for artefact in crystal.artefacts.values():
+            arrays = {f"{name}_{crystal.index}": array for name, array in artefact.arrays.items()}
+            if not all(np.isfinite(array).all() for array in arrays.values()):
+                raise ValueError(f"arrays of {artefact.file} must be finite")
+            buffer = buffers.setdefault(artefact.file, io.BytesIO())
+            with ZipFile(buffer, "a") as archive:
+                for name, array in {**artefact.shared, **arrays}.items():
+                    if f"{name}.npy" not in archive.NameToInfo:
+                        add_array(archive, name, array)
+    return {name: buffer.getvalue() for name, buffer in buffers.items()}
+
+
 def _extxyz(crystal: Generated, values: dict[str, np.ndarray]) -> str:
-    """One frame: a column for every site property; positions in Å and properties to 8 decimals."""
+    """One frame: a column for every site property, what the crystal has beside them as `info`; positions in Å."""
     structure = crystal.structure
     atoms = Atoms(
         symbols=[site.specie.symbol for site in structure],
         positions=structure.cart_coords,
         cell=structure.lattice.matrix,
         pbc=True,
-        info={"index": crystal.index, **_info(plain(crystal.conditions))},
+        info={
+            "index": crystal.index,
+            **_info(plain(crystal.conditions), "condition_", {}),
+            **_info(plain(crystal.values), "generated_", crystal.conditions),
+        },
     )
     for name, array in values.items():
         column = _PYMATGEN_AS_ASE.get(name, name) if array.ndim == 1 else name
@@ -149,15 +187,15 @@ def _extxyz(crystal: Generated, values: dict[str, np.ndarray]) -> str:
     return buffer.getvalue()
 
 
-def _info(conditions: dict[str, Any]) -> dict[str, Any]:
-    """Conditions such that ASE reads back what was written.
+def _info(values: dict[str, Any], prefix: str, taken: Mapping[str, Any]) -> dict[str, Any]:
+    """Conditions or values of a crystal such that ASE reads back what was written; with a prefix where names are taken.
 
     ASE would take the chemical system 'F' for False and '1' for a number; such values are written as JSON. What ASE
     cannot carry at all (a text with line breaks) stands in the JSON lines only.
     """
     info = {}
-    for key, value in conditions.items():
-        name = f"condition_{key}" if key in _TAKEN_INFO else key
+    for key, value in values.items():
+        name = f"{prefix}{key}" if key in _TAKEN_INFO or key in taken else key
         for form in (value, "_JSON " + json.dumps(value, ensure_ascii=False)):
             if form is not None and _survives(name, form, value):
                 info[name] = form
@@ -182,15 +220,29 @@ def _cif_zip(crystals: list[Generated], values: list[dict[str, np.ndarray]]) -> 
             entry = ZipInfo(f"gen_{crystal.index}.cif", date_time=(1980, 1, 1, 0, 0, 0))
             entry.compress_type = ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, _cif(crystal.structure, arrays))
+            archive.writestr(entry, _cif(crystal, arrays))
     return buffer.getvalue()
 
 
-def _cif(structure: Structure, values: dict[str, np.ndarray]) -> str:
-    """A CIF in P 1; a site property with one number per site becomes a column, others are left out."""
-    columns = {f"site_{n}" if n in _TAKEN_CIF else n: v.tolist() for n, v in values.items() if v.ndim == 1}
+def _cif(crystal: Generated, values: dict[str, np.ndarray]) -> str:
+    """A CIF in P 1.
+
+    A site property becomes a column, of several components one column each: `<name>_1`, `<name>_2` and so on. A value
+    of the crystal becomes the data item `_mattergen_e_<name>`, several numbers a loop of their own.
+    """
+    columns: dict[str, list] = {}
+    for name, array in values.items():
+        parts = {name: array} if array.ndim == 1 else {f"{name}_{k + 1}": part for k, part in enumerate(array.T)}
+        columns |= {f"site_{n}" if n in _TAKEN_CIF else n: part.tolist() for n, part in parts.items()}
+    structure = crystal.structure
     bare = Structure(structure.lattice, structure.species, structure.frac_coords, site_properties=columns)
-    return str(CifWriter(bare, write_site_properties=bool(columns)))
+    text = str(CifWriter(bare, write_site_properties=bool(columns)))
+    for name, value in crystal.values.items():
+        if isinstance(value, list):
+            text += "\n".join([f"loop_\n _mattergen_e_{name}", *(f"  {number}" for number in value), ""])
+        else:
+            text += f"_mattergen_e_{name}   {value}\n"
+    return text
 
 
 def _json_line(crystal: Generated, values: dict[str, np.ndarray]) -> str:
@@ -207,13 +259,21 @@ def _json_line(crystal: Generated, values: dict[str, np.ndarray]) -> str:
     }
     if crystal.spectra is not None:
         line["dos"] = {"file": DOS_NAME, **keys(crystal.index)}
+    if crystal.values:
+        line["values"] = plain(crystal.values)
+    if crystal.artefacts:
+        line["arrays"] = {
+            name: {"file": artefact.file, "keys": {key: f"{key}_{crystal.index}" for key in artefact.arrays}}
+            for name, artefact in crystal.artefacts.items()
+        }
     return json.dumps(line, allow_nan=False, default=plain) + "\n"
 
 
 def parse_json_line(line: str | bytes) -> Generated:
-    """The crystal that a line of the JSON lines holds, without its spectra, which `with_spectra` adds."""
+    """The crystal that a line of the JSON lines holds, without spectra and artefacts, which stand in other files."""
     fields = json.loads(line)
-    fields.pop("dos", None)
+    for elsewhere in ("dos", "arrays"):
+        fields.pop(elsewhere, None)
     return Generated(**{**fields, "structure": read_dictionary(fields["structure"])})
 
 
@@ -236,6 +296,67 @@ def with_spectra(crystals: list[Generated], lines: Iterable[str | bytes], file: 
     return [replace(crystal, spectra=found.get(i)) for i, crystal in enumerate(crystals)]
 
 
+def with_artefacts(
+    crystals: list[Generated], lines: Iterable[str | bytes], find: Callable[[str], Path | bytes]
+) -> list[Generated]:
+    """Adds the artefacts that lines refer to.
+
+    Args:
+        crystals: As of `parse_json_line`.
+        lines: The lines that they come from.
+        find: Gives where a file is, or its content, by its name.
+
+    Raises:
+        UserError: If a file is missing or damaged.
+    """
+    entries = [json.loads(line).get("arrays", {}) for line in lines]
+    files: dict[str, dict[str, np.ndarray]] = {}
+    for name in {entry["file"] for of_line in entries for entry in of_line.values()}:
+        if Path(name).name != name or not name.endswith(".npz"):
+            raise UserError(f"{JSONL_NAME} names '{name}', which is no npz file beside it: generate the crystals anew.")
+        found = find(name)
+        try:
+            with np.load(io.BytesIO(found) if isinstance(found, bytes) else found, allow_pickle=False) as arrays:
+                files[name] = dict(arrays)
+        except FileNotFoundError:
+            raise UserError(f"{found} does not exist: give the whole output folder of a run.") from None
+        except (ValueError, LookupError, EOFError, OSError, BadZipFile) as error:
+            raise UserError(f"{name} is damaged ({error}): resume the run, which makes the file anew.") from None
+    return [
+        replace(crystal, artefacts={name: _artefact(entry, files) for name, entry in of_line.items()})
+        for crystal, of_line in zip(crystals, entries, strict=True)
+    ]
+
+
+def _artefact(entry: dict[str, Any], files: dict[str, dict[str, np.ndarray]]) -> Artefact:
+    content = files[entry["file"]]
+    return Artefact(
+        file=entry["file"],
+        arrays={key: content[name] for key, name in entry["keys"].items()},
+        shared={name: array for name, array in content.items() if not _OF_ONE.fullmatch(name)},
+    )
+
+
+def read_files(find: Callable[[str], Path | bytes], lines: str | None = None) -> list[Generated]:
+    """The crystals that the files of `batch_files`, or those joined from them, hold.
+
+    Args:
+        find: Gives where a file is, or its content, by its name.
+        lines: Name of the JSON lines, if it is not their own.
+
+    Raises:
+        FileNotFoundError: If the JSON lines are missing.
+        ValueError, KeyError, TypeError: If they are not what this package writes.
+        UserError: If a file that they refer to is missing or damaged.
+    """
+    found = find(lines or JSONL_NAME)
+    content = (found.read_bytes() if isinstance(found, Path) else found).splitlines()
+    crystals = [parse_json_line(line) for line in content]
+    if any(b'"dos"' in line and "dos" in json.loads(line) for line in content):  # a site property may be named so
+        crystals = with_spectra(crystals, content, find(DOS_NAME))
+    return with_artefacts(crystals, content, find) if any(b'"arrays"' in line for line in content) else crystals
+
+
 # -- many batches -----------------------------------------------------------------------------------------------------
 
 
@@ -243,11 +364,11 @@ def join(name: str, parts: Iterable[bytes], target: IO[bytes]) -> None:
     """Joins the files of several batches to one.
 
     Args:
-        name: Which of `OUTPUT_NAMES`, or `DOS_NAME`.
+        name: Of the files; those of .zip and .npz are zips.
         parts: Contents of the files in the order in which they shall stand.
         target: A new file, open for writing at its start.
     """
-    if name in (CIF_ZIP_NAME, DOS_NAME):
+    if name.endswith((".zip", ".npz")):
         _join_zips(parts, target)
     else:
         target.writelines(parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +59,8 @@ class RunRecord(_Model):
         command: Arguments of the process that began the run.
         settings: What a resume must agree with, without the seed.
         provenance: Versions, checkpoint and hardware of the process that began the run.
+        fields: What is generated besides the structure, by descriptor: place, dim, unit, probes and label; a run of a
+            version that did not write it has none.
         crystals, dropped, failed: Sums over `batches`.
         outputs: sha256 of each output file by name; empty until the run is finished.
     """
@@ -72,6 +73,7 @@ class RunRecord(_Model):
     seed: int
     settings: dict[str, Any]
     provenance: dict[str, Any]
+    fields: dict[str, Any] = {}
     resumes: list[Resume] = []
     crystals: int = Field(default=0, ge=0)
     dropped: int = Field(default=0, ge=0)
@@ -97,31 +99,3 @@ def load_record(folder: str | Path) -> RunRecord:
         raise UserError(
             f"{path} is damaged ({place}: {first['msg']}): put back a copy of it, or {START_ANEW}."
         ) from None
-
-
-# -- settings ---------------------------------------------------------------------------------------------------------
-
-_NOT_SET = object()
-
-
-def first_difference(before: Any, now: Any, key: str = "") -> tuple[str, Any, Any] | None:
-    """The first place where two settings differ: its dotted key and both values; None if they agree."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        places = [(name, before.get(name, _NOT_SET), now.get(name, _NOT_SET)) for name in {**now, **before}]
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        places = [(str(i), *pair) for i, pair in enumerate(zip(before, now, strict=True))]
-    else:
-        return None if before == now else (key, before, now)
-    for name, *pair in places:
-        difference = first_difference(*pair, key=f"{key}.{name}" if key else name)
-        if difference is not None:
-            return difference
-    return None
-
-
-def short(value: Any) -> str:
-    """A value as it stands in a sentence."""
-    if value is _NOT_SET:
-        return "not set"
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,15 +1,11 @@
 """The crash-safe store of a run: after k finished batches, k batches can be read, whenever the process ends.
 
-    <folder>/generated_crystals.extxyz     all crystals, a column for every site property (MatterGen's name)
-    <folder>/generated_crystals_cif.zip    gen_<index>.cif (MatterGen's name)
-    <folder>/generated_crystals.jsonl      a line per crystal: index, batch, structure, conditions, seed, redraws
-    <folder>/generated_dos.npz             spectra of the sites (see `generation.spectra`), if the model generates them
+    <folder>/batches/batch_<number>.zip    a finished batch: its part of each output file, and batch.json
     <folder>/run.json                      command, settings, provenance, timings, counts, state (`RunRecord`)
-    <folder>/batches/batch_<number>.zip    a finished batch: its part of these files and batch.json
+    <folder>/generated_*                   the output files, such as generated_crystals.extxyz (see `formats`)
 
-Batches are the truth: the other files are made anew from them after each batch and at each resume. Every file is
-written under a name of its own and renamed when it is complete. A lock file keeps a second process out; the lock goes
-with its process, so none is ever stale.
+Batches are a `FileJournal`, and the truth: the output files are made anew from them after each batch and at each
+resume. Which there are, the batches say: each has its part of those that its crystals need.
 """
 
 from __future__ import annotations
@@ -20,26 +16,18 @@ import re
 import secrets
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 from zipfile import BadZipFile, ZipFile
 
 from mattergen_e.errors import UserError
-from mattergen_e.files import Lock, remove_temporary, replacing
-from mattergen_e.generation.formats import (
-    JSONL_NAME,
-    OUTPUT_NAMES,
-    Generated,
-    batch_files,
-    join,
-    parse_json_line,
-    plain,
-    with_spectra,
-)
+from mattergen_e.files import remove_temporary, replacing
+from mattergen_e.generation.formats import Generated, batch_files, join, plain, read_files
 from mattergen_e.generation.records import (
     RUN_NAME,
     START_ANEW,
@@ -47,18 +35,17 @@ from mattergen_e.generation.records import (
     Resume,
     RunRecord,
     ShardRecord,
-    first_difference,
     load_record,
-    short,
 )
-from mattergen_e.spectra.files import DOS_NAME
+from mattergen_e.journal import Difference, FileJournal, Lock, difference
 
 __all__ = ["BatchRecord", "Generated", "RunRecord", "RunStore", "load_record", "read_crystals"]
 
 BATCHES_FOLDER = "batches"
 BATCH_NAME = "batch.json"
 
-_BATCH_FILE = re.compile(r"batch_(\d{6,})\.zip")
+#: Names of output files; nothing else in a batch's file becomes a file.
+_OUTPUT = re.compile(r"generated_[A-Za-z0-9_-]+(\.[A-Za-z0-9]+)+")
 _BY_OVERRIDE = "(or sampler_partial.output.existing=... by --sampling_config_overrides)"
 
 
@@ -72,14 +59,22 @@ def read_crystals(path: str | Path) -> list[Generated]:
         UserError: If the file is missing or is not what this package writes.
     """
     path = Path(path)
-    path = path / JSONL_NAME if path.is_dir() else path
+    folder, name = (path, None) if path.is_dir() else (path.parent, path.name)
     try:
-        lines = path.read_bytes().splitlines()
-        return with_spectra([parse_json_line(line) for line in lines], lines, path.parent / DOS_NAME)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: give the output folder of a run with a joint model.") from None
+        return read_files(folder.joinpath, name)
+    except FileNotFoundError as error:
+        missing = error.filename or path
+        raise UserError(f"{missing} does not exist: give the output folder of a run with a joint model.") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): resume the run, which makes the file anew.") from None
+
+
+class Shard(NamedTuple):
+    """A finished batch: what is written down about it, and the output files that it has a part of."""
+
+    record: BatchRecord
+    indices: list[int]
+    files: list[str]
 
 
 class RunStore:
@@ -91,7 +86,7 @@ class RunStore:
         done: Numbers of the finished batches.
     """
 
-    def __init__(self, folder: Path, lock: Lock, record: RunRecord, shards: dict[int, ShardRecord]) -> None:
+    def __init__(self, folder: Path, lock: Lock, record: RunRecord, shards: dict[int, Shard]) -> None:
         """Use `RunStore.open`."""
         self.folder = folder
         self.seed = record.seed
@@ -99,6 +94,7 @@ class RunStore:
         self._lock = lock
         self._record = record
         self._shards = shards
+        self._batches = _batches(folder)
         self._stale = False
 
     @classmethod
@@ -109,6 +105,7 @@ class RunStore:
         existing: Literal["refuse", "resume", "overwrite"],
         settings: dict[str, Any],
         provenance: dict[str, Any],
+        fields: Mapping[str, Any] | None = None,
     ) -> Self:
         """Begins or continues a run.
 
@@ -118,6 +115,8 @@ class RunStore:
             settings: What an interrupted run and its resume must agree in. The seed, if any, is under 'seed'; None
                 stands for a random one, or on a resume for the recorded one.
             provenance: What else to write down: versions, checkpoint, hardware.
+            fields: What is generated besides the structure, by descriptor; see `RunRecord`. A resume needs the same
+                names.
 
         Raises:
             UserError: If another process uses the folder, it holds results that may not be touched, the settings
@@ -136,9 +135,8 @@ class RunStore:
                 elif existing == "refuse":
                     _refuse_results(folder)
                 resumed = existing == "resume" and _can_resume(folder)
-                store = cls(
-                    folder, lock, *(_resumed if resumed else _begun)(folder, plain(settings), plain(provenance))
-                )
+                begin = _resumed if resumed else _begun
+                store = cls(folder, lock, *begin(folder, plain(settings), plain(provenance), plain(fields or {})))
                 store._save()
                 if resumed:
                     store._refresh()
@@ -166,15 +164,16 @@ class RunStore:
         if any(crystal.batch != batch for crystal in crystals):
             raise ValueError(f"crystals of other batches are handed over as batch {batch}")
         record = BatchRecord(batch=batch, crystals=len(crystals), seconds=seconds, dropped=dropped, failed=failed)
-        shard = ShardRecord(record=record, indices=indices)
-        files = {**batch_files(crystals), BATCH_NAME: shard.model_dump_json().encode()}
+        files = batch_files(crystals)
+        if refused := [name for name in files if not _OUTPUT.fullmatch(name)]:
+            raise ValueError(f"{refused[0]!r} is not the name of an output file")
         with _one_sentence(self.folder):
-            (self.folder / BATCHES_FOLDER).mkdir(exist_ok=True)
             self._stale = True
-            with replacing(_shard_path(self.folder, batch)) as target, ZipFile(target, "w") as archive:
+            with self._batches.write(batch) as target, ZipFile(target, "w") as archive:
                 for name, content in files.items():
                     archive.writestr(name, content)
-            self._shards[batch] = shard
+                archive.writestr(BATCH_NAME, ShardRecord(record=record, indices=indices).model_dump_json())
+            self._shards[batch] = Shard(record, indices, list(files))
             self.done.add(batch)
             self._refresh()
             self._record.status, self._record.finished, self._record.outputs = "running", None, {}
@@ -194,11 +193,9 @@ class RunStore:
 
     def read(self) -> list[Generated]:
         """The crystals of all finished batches, in the order of their index."""
-        crystals = []
+        crystals: list[Generated] = []
         for batch in sorted(self.done):
-            lines = self._part(batch, JSONL_NAME).splitlines()
-            spectra = self._part(batch, DOS_NAME) if self._has_spectra(batch) else b""
-            crystals += with_spectra([parse_json_line(line) for line in lines], lines, spectra)
+            crystals += read_files(partial(self._part, batch))
         return sorted(crystals, key=lambda crystal: crystal.index)
 
     def close(self) -> None:
@@ -225,24 +222,19 @@ class RunStore:
 
     def _part(self, batch: int, name: str) -> bytes:
         """A batch's part of an output file."""
-        path = _shard_path(self.folder, batch)
+        path = self._batches.path(batch)
         with _sound(path), ZipFile(path) as archive:
             return archive.read(name)
 
-    def _has_spectra(self, batch: int) -> bool:
-        path = _shard_path(self.folder, batch)
-        with _sound(path), ZipFile(path) as archive:
-            return DOS_NAME in archive.namelist()
-
     def _names(self) -> list[str]:
-        """The output files that the batches of this run have parts of."""
-        return [*OUTPUT_NAMES, *([DOS_NAME] if any(map(self._has_spectra, self.done)) else [])]
+        """The output files: those of any run, and those that the batches of this one have parts of."""
+        return list(dict.fromkeys([*batch_files([]), *(name for s in self._shards.values() for name in s.files)]))
 
     def _refresh(self) -> None:
         """Makes the output files anew from the batches."""
         self._stale = True
         for name in self._names():
-            batches = sorted(self.done if name != DOS_NAME else filter(self._has_spectra, self.done))
+            batches = [batch for batch in sorted(self.done) if name in self._shards[batch].files]
             with replacing(self.folder / name) as target:
                 join(name, (self._part(batch, name) for batch in batches), target)
         self._stale = False
@@ -290,8 +282,8 @@ def _refuse_results(folder: Path) -> None:
 
 
 def _begun(
-    folder: Path, settings: dict[str, Any], provenance: dict[str, Any]
-) -> tuple[RunRecord, dict[int, ShardRecord]]:
+    folder: Path, settings: dict[str, Any], provenance: dict[str, Any], fields: dict[str, Any]
+) -> tuple[RunRecord, dict[int, Shard]]:
     seed = settings.pop("seed", None)
     record = RunRecord(
         status="running",
@@ -300,64 +292,70 @@ def _begun(
         seed=secrets.randbits(31) if seed is None else seed,
         settings=settings,
         provenance=provenance,
+        fields=fields,
     )
     return record, {}
 
 
 def _resumed(
-    folder: Path, settings: dict[str, Any], provenance: dict[str, Any]
-) -> tuple[RunRecord, dict[int, ShardRecord]]:
+    folder: Path, settings: dict[str, Any], provenance: dict[str, Any], fields: dict[str, Any]
+) -> tuple[RunRecord, dict[int, Shard]]:
     record = load_record(folder)
     seed = settings.pop("seed", None)
-    difference = first_difference(record.settings, settings)
-    if difference is None and seed not in (None, record.seed):
-        difference = ("seed", record.seed, seed)
-    if difference is not None:
-        key, before, now = difference
+    differing = difference(record.settings, settings)
+    if differing is None and seed not in (None, record.seed):
+        differing = Difference("seed", record.seed, seed)
+    if differing is None and record.fields and set(record.fields) != set(fields):
+        differing = Difference("fields", sorted(record.fields), sorted(fields))
+    if differing is not None:
         raise UserError(
-            f"{folder} cannot be resumed because '{key}' was {short(before)} and is now {short(now)}: run with the "
-            f"former, give another output folder, or {START_ANEW} {_BY_OVERRIDE}."
+            f"{folder} cannot be resumed because {differing}: run with the former, give another output folder, or "
+            f"{START_ANEW} {_BY_OVERRIDE}."
         )
-    shards = {batch: _check_shard(_shard_path(folder, batch)) for batch in _batches(folder)}
+    batches = _batches(folder)
+    shards = {batch: _read_shard(batches.path(batch)) for batch in batches.numbers()}
     record.resumes.append(Resume(started=datetime.now(UTC), command=list(sys.argv), provenance=provenance))
+    record.fields = fields or record.fields
     if record.status != "finished" or set(shards) != {batch.batch for batch in record.batches}:
         record.status, record.finished, record.outputs = "running", None, {}
     return record, shards
 
 
-def _check_shard(path: Path) -> ShardRecord:
-    """The record inside a batch's file, after comparing the checksums of its content."""
+def _read_shard(path: Path) -> Shard:
+    """What a batch's file holds, after comparing the checksums of its content."""
     with _sound(path), ZipFile(path) as archive:
         damaged = archive.testzip()
-        if damaged is not None or not set(OUTPUT_NAMES) <= set(archive.namelist()):
+        files = [name for name in archive.namelist() if name != BATCH_NAME]
+        if damaged is not None or not set(batch_files([])) <= set(files):
             raise BadZipFile(f"{damaged or 'a part'} is not whole")
-        return ShardRecord.model_validate_json(archive.read(BATCH_NAME))
+        if refused := [name for name in files if not _OUTPUT.fullmatch(name)]:
+            raise BadZipFile(f"{refused[0]!r} is not the name of an output file")
+        stored = ShardRecord.model_validate_json(archive.read(BATCH_NAME))
+        return Shard(stored.record, stored.indices, files)
 
 
 # -- the folder -------------------------------------------------------------------------------------------------------
 
 
-def _shard_path(folder: Path, batch: int) -> Path:
-    return folder / BATCHES_FOLDER / f"batch_{batch:06d}.zip"
+def _batches(folder: Path) -> FileJournal:
+    return FileJournal(folder / BATCHES_FOLDER, "batch_{}.zip")
 
 
-def _batches(folder: Path) -> list[int]:
-    """Numbers of the batches that a folder holds."""
-    matches = (_BATCH_FILE.fullmatch(path.name) for path in (folder / BATCHES_FOLDER).glob("batch_*.zip"))
-    return sorted(int(match[1]) for match in matches if match)
-
-
-def _results(folder: Path) -> bool:
-    """Whether a folder holds results, be they of a run or MatterGen's own."""
-    return any((folder / name).exists() for name in (*OUTPUT_NAMES, DOS_NAME)) or bool(_batches(folder))
+def _results(folder: Path) -> list[Path]:
+    """The results that a folder holds, be they of a run or MatterGen's own; batches last."""
+    batches = _batches(folder)
+    paths = [batches.path(batch) for batch in batches.numbers()]
+    names = dict.fromkeys(batch_files([]))
+    for path in paths:
+        with suppress(UserError), _sound(path), ZipFile(path) as archive:  # a batch that is damaged names no files
+            names |= dict.fromkeys(filter(_OUTPUT.fullmatch, archive.namelist()))
+    return [*(file for name in names if (file := folder / name).exists()), *paths]
 
 
 def _remove_own(folder: Path) -> None:
     """Removes the store's files; run.json goes last, so that what is left after a crash is still a run."""
-    for name in (*OUTPUT_NAMES, DOS_NAME):
-        (folder / name).unlink(missing_ok=True)
-    for batch in _batches(folder):
-        _shard_path(folder, batch).unlink()
+    for path in _results(folder):
+        path.unlink()
     with suppress(OSError):
         (folder / BATCHES_FOLDER).rmdir()
     (folder / RUN_NAME).unlink(missing_ok=True)

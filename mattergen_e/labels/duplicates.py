@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mattergen_e.crystals.dictionary import read_dictionary
-from mattergen_e.labels.folder import ITEMS, Outcome, file_name
+from mattergen_e.labels.folder import LabelStore, Outcome
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -21,11 +19,11 @@ POSITION_TOLERANCE = 0.05  # in units of the length per site
 ANGLE_TOLERANCE = 1.0  # degrees
 
 
-def find_duplicates(folder: Path, outcomes: Sequence[Outcome]) -> list[Outcome]:
+def find_duplicates(store: LabelStore, outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Mark every crystal that is the same as an earlier one.
 
     Args:
-        folder: Of the labels.
+        store: Of the labels.
         outcomes: In the order of the sources.
 
     Returns:
@@ -38,8 +36,7 @@ def find_duplicates(folder: Path, outcomes: Sequence[Outcome]) -> list[Outcome]:
     marked = []
     for outcome in outcomes:
         if outcome.reason is None:
-            item = json.loads((folder / ITEMS / f"{file_name(outcome.id)}.json").read_text(encoding="utf-8"))
-            structure = read_dictionary(item["label"]["structure"])
+            structure = read_dictionary(store.read(outcome.id)["label"]["structure"])
             group = groups[structure.composition.reduced_formula]
             same = next((name for name, other in group if matcher.fit(structure, other)), None)
             if same is None:

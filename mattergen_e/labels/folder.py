@@ -6,15 +6,13 @@
     <labels>/labels.jsonl              all labels, one per line: what `mattergen-e data build` reads; written at the end
     <labels>/failed.jsonl              all calculations that gave none, with the reason; written at the end
 
-An item is written by the process that made it, its arrays first, each under a temporary name that is then renamed. So a
-kill at any moment costs the calculations in flight, and nothing half-written is ever read.
+Items and arrays are two `FileJournal`s: an item is written by the process that made it, its arrays first. So a kill at
+any moment costs the calculations in flight, and nothing half-written is ever read.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,7 +23,8 @@ import numpy as np
 
 from mattergen_e import provenance
 from mattergen_e.errors import UserError
-from mattergen_e.files import Lock, remove_temporary, replacing
+from mattergen_e.files import replacing
+from mattergen_e.journal import FileJournal, difference, hold
 from mattergen_e.labels.record import Label
 from mattergen_e.labels.settings import LabelSettings
 
@@ -70,22 +69,13 @@ def open_store(folder: Path, settings: LabelSettings, overwrite: bool = False) -
         "settings": settings.model_dump(mode="json"),
         "versions": provenance.versions(),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = Lock(folder)
-        try:
-            if not _holds_labels(folder, wanted, overwrite):
-                _write_text(folder / SETTINGS, json.dumps(wanted, indent=1) + "\n")
-            for part in (folder, folder / ITEMS, folder / ARRAYS):
-                part.mkdir(exist_ok=True)
-                remove_temporary(part)
-            yield LabelStore(folder)
-        finally:
-            lock.release()
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or folder} cannot be written to ({error.strerror}): choose another --out."
-        ) from error
+    with hold(folder, ITEMS, ARRAYS):
+        if not _holds_labels(folder, wanted, overwrite):
+            with replacing(folder / SETTINGS) as file:
+                file.write(json.dumps(wanted, indent=1).encode() + b"\n")
+        for part in (ITEMS, ARRAYS):  # by which a folder of labels is known, even before the first
+            (folder / part).mkdir(exist_ok=True)
+        yield LabelStore(folder)
 
 
 def _holds_labels(folder: Path, wanted: dict[str, Any], overwrite: bool) -> bool:
@@ -96,13 +86,16 @@ def _holds_labels(folder: Path, wanted: dict[str, Any], overwrite: bool) -> bool
         return False
     try:
         found = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        if all(found[key] == wanted[key] for key in ("format_version", "settings")):
-            return True
+        former, now = ({"format": part["format_version"], **part["settings"]} for part in (found, wanted))
     except (ValueError, LookupError, TypeError) as error:
         raise UserError(f"{folder / SETTINGS} is damaged: remove the folder and label anew.") from error
+    differing = difference(former, now)
+    if differing is None:
+        return True
     if not overwrite:
         raise UserError(
-            f"{folder} holds labels made with other settings: choose another --out, or replace them with --overwrite."
+            f"{folder} holds labels made with other settings ({differing}): choose another --out, or replace them with "
+            "--overwrite."
         )
     for file in (*(folder / ITEMS).glob("*.json"), *(folder / ARRAYS).glob("*.npz")):
         file.unlink()
@@ -120,15 +113,19 @@ class LabelStore:
     def done(self, task_id: str, stamp: str) -> Outcome | None:
         """The outcome of a calculation that was made from the same files, if there is one."""
         try:
-            item = json.loads(self._item(task_id).read_text(encoding="utf-8"))
+            item = self.read(task_id)
             outcome = Outcome(**item["outcome"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
         if outcome.stamp != stamp or outcome.id != task_id:
             return None
-        if outcome.reason is None and item["label"].get("arrays") and not self._arrays(task_id).is_file():
+        if outcome.reason is None and item["label"].get("arrays") and task_id not in self._arrays:
             return None
         return outcome
+
+    def read(self, task_id: str) -> dict[str, Any]:
+        """What is kept of a calculation: its `outcome`, and its `label` unless it failed."""
+        return json.loads(self._items.path(task_id).read_bytes())
 
     def write(self, outcome: Outcome, label: Label | None) -> None:
         """Store an outcome, with its label unless it failed."""
@@ -140,10 +137,11 @@ class LabelStore:
                 if values.ndim == 1 or values.shape[1] > 1
             }
             if arrays:
-                with replacing(self._arrays(outcome.id)) as handle:
+                with self._arrays.write(outcome.id) as handle:
                     np.savez_compressed(handle, **arrays)  # pyright: ignore[reportArgumentType]
-            content["label"] = _line(label, f"{ARRAYS}/{file_name(outcome.id)}.npz" if arrays else None)
-        _write_text(self._item(outcome.id), json.dumps(content) + "\n")
+            content["label"] = _line(label, f"{ARRAYS}/{self._arrays.path(outcome.id).name}" if arrays else None)
+        with self._items.write(outcome.id) as handle:
+            handle.write(json.dumps(content).encode() + b"\n")
 
     def finish(self, outcomes: list[Outcome]) -> None:
         """Write labels.jsonl and failed.jsonl.
@@ -155,8 +153,7 @@ class LabelStore:
         def labels() -> Iterator[str]:
             for outcome in outcomes:
                 if outcome.reason is None:
-                    item = json.loads(self._item(outcome.id).read_text(encoding="utf-8"))
-                    yield json.dumps(item["label"]) + "\n"
+                    yield json.dumps(self.read(outcome.id)["label"]) + "\n"
 
         failed = (
             json.dumps({"id": o.id, "origin": o.origin, "reason": o.reason, "sentence": o.sentence}) + "\n"
@@ -167,11 +164,13 @@ class LabelStore:
             with replacing(self.folder / name) as handle:
                 handle.writelines(line.encode() for line in lines)
 
-    def _item(self, task_id: str) -> Path:
-        return self.folder / ITEMS / f"{file_name(task_id)}.json"
+    @property
+    def _items(self) -> FileJournal:
+        return FileJournal(self.folder / ITEMS, "{}.json")
 
-    def _arrays(self, task_id: str) -> Path:
-        return self.folder / ARRAYS / f"{file_name(task_id)}.npz"
+    @property
+    def _arrays(self) -> FileJournal:
+        return FileJournal(self.folder / ARRAYS, "{}.npz")
 
 
 def is_label_folder(path: Path) -> bool:
@@ -220,16 +219,3 @@ def _line(label: Label, arrays: str | None) -> dict[str, Any]:
         "record": label.record,
         "inputs": label.inputs,
     }
-
-
-def file_name(task_id: str) -> str:
-    """A name for files: the id itself if that is one, else its readable part and a hash."""
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,80}", task_id):
-        return task_id
-    readable = re.sub(r"[^A-Za-z0-9._+-]+", "-", task_id).strip("-.")[:60]
-    return f"{readable}-{hashlib.sha256(task_id.encode()).hexdigest()[:12]}"
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as handle:
-        handle.write(text.encode())

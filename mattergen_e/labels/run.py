@@ -108,7 +108,7 @@ def _label(
             advance()
     outcomes = [done[task.id] for task in tasks]
     if not keep_duplicates:
-        outcomes = find_duplicates(store.folder, outcomes)
+        outcomes = find_duplicates(store, outcomes)
     store.finish(outcomes)
     return Summary(tuple(outcomes), len(tasks) - len(left))
 

@@ -5,13 +5,13 @@ section 4.3): crystals of one reduced formula (of one chemical system, if any is
 first as they are, then with substitutable elements sharing their sites. What makes it faster never changes a verdict:
 
 - a crystal is reduced, and its disordered form made, once and only when a pair needs it; reference crystals come with
-  their reduced cells (`crystal`, `reduction`, `stored`, `evaluation.reference.reduced`);
+  their reduced cells (`crystal`, `reduction`, `stored`, `reference.reduced`);
 - most pairs do not need it: cells laid onto a reduced one may be given in any basis of their lattice, and that a cell
   is primitive can mostly be told without reducing it (`verdict`, `reduction.is_primitive_in_any_basis`);
 - ordered crystals whose reduced cells differ in the number of sites cannot match (`verdict`);
 - lattice mappings and translations are tried all at once, with margins at pymatgen's tolerances far above rounding:
   most pairs are certainly a match, or certainly none, and only those in between are left to pymatgen itself, and of
-  them only the mappings that are in doubt (`lattices`, `prefilter`, `displacements`, `narrowed`);
+  them only the mappings that are in doubt (`prefilters`);
 - one match is enough, so the search for matches stops there; and whether two crystals are equal to pymatgen, which
   MatterGen asks first, is asked last, as equal ones nearly always match.
 

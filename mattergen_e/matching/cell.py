@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.matching.lattices import Target
+from mattergen_e.matching.prefilters.lattices import Target
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

@@ -12,10 +12,10 @@ from scipy.optimize import linear_sum_assignment
 
 from mattergen_e.matching.cell import Cell, forbidden
 from mattergen_e.matching.crystal import Crystal
-from mattergen_e.matching.lattices import Tolerances
 from mattergen_e.matching.limits import MAX_MAPPINGS, TooLarge
-from mattergen_e.matching.narrowed import NarrowedMatcher
-from mattergen_e.matching.prefilter import Pair, outlook
+from mattergen_e.matching.prefilters.lattices import Tolerances
+from mattergen_e.matching.prefilters.narrowed import NarrowedMatcher
+from mattergen_e.matching.prefilters.outlook import Pair, outlook
 
 
 def same(first: Crystal, second: Crystal) -> bool:

@@ -1,20 +1,69 @@
-"""Writing the arrays of a reference, block by block so that memory stays bounded."""
+"""From chunks of crystals, each a file of a `FileJournal`, to the arrays of a reference, with bounded memory."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mattergen_e.errors import UserError
-from mattergen_e.files import replacing
+from mattergen_e.files import add_array, replacing
+from mattergen_e.journal import FileJournal
+from mattergen_e.parallel import in_parallel
+from mattergen_e.progress import bar
 from mattergen_e.reference.folder import ArrayInfo
 
 SMALL = ("formulas", "chemical_systems", "energies")
+
+
+def fill[Task](
+    parts: FileJournal,
+    total: int,
+    chunk: int,
+    tasks: Callable[[list[int]], Iterable[Task]],
+    compute: Callable[[Task], tuple[int, Mapping[str, NDArray[Any]] | str]],
+    *,
+    title: str,
+    failure: str,
+    jobs: int | None,
+    backend: str,
+) -> None:
+    """Computes the chunks that are missing; each is on the disk as soon as it is known.
+
+    Args:
+        parts: The chunks.
+        total: Number of crystals.
+        chunk: Crystals per chunk.
+        tasks: Gives what is to be computed for the numbers of chunks.
+        compute: Gives number and arrays of a chunk, or what went wrong; runs in workers.
+        title: Of the progress bar.
+        failure: What it means that something went wrong, for people.
+        jobs: Workers of one thread each; None for one per core.
+        backend: Of joblib.
+
+    Raises:
+        UserError: If a chunk could not be computed.
+    """
+    missing = [number for number in range(math.ceil(total / chunk)) if number not in parts]
+    sizes = {number: min(chunk, total - number * chunk) for number in missing}
+    with (
+        bar(title, total, total - sum(sizes.values())) as advance,
+        closing(in_parallel(compute, tasks(missing), jobs, backend)) as results,
+    ):
+        for number, arrays in results:
+            if isinstance(arrays, str):
+                raise UserError(f"Crystals {number * chunk} and following {failure} ({arrays}).")
+            with parts.write(number) as file, ZipFile(file, "w") as archive:
+                for name, array in arrays.items():
+                    add_array(archive, name, array)
+            advance(sizes[number])
 
 
 def load_small(parts: Sequence[Path]) -> dict[str, NDArray[Any]]:

@@ -11,22 +11,25 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+from pymatgen.core import Element
 
 from mattergen_e.energies import calculators
+from mattergen_e.energies.elements import SOURCE, element_energies
 from mattergen_e.energies.given import Energies, read_energies
 from mattergen_e.errors import UserError
-from mattergen_e.files import LOCK_NAME, Lock, add_array, remove_temporary, replacing
-from mattergen_e.parallel import in_parallel
-from mattergen_e.progress import bar
+from mattergen_e.files import replacing
+from mattergen_e.journal import LOCK_NAME, FileJournal, difference, hold
+from mattergen_e.provenance import hardware, versions
 from mattergen_e.reference import assemble, reduced
 from mattergen_e.reference.chunks import ChunkTask, compute_chunk, one_thread, shared_calculator
+from mattergen_e.reference.fingerprints import AMD_NEIGHBOURS
 from mattergen_e.reference.folder import MANIFEST_NAME, PROPERTIES_FOLDER, ReferenceManifest, read_manifest
 from mattergen_e.reference.sources import SPLITS, Crystals, read_sources, take
 
@@ -40,8 +43,8 @@ class BuildSettings(BaseModel):
 
     Attributes:
         splits: Of the caches; a test for novelty with respect to training crystals takes train alone.
-        calculator: Of the energies, see `evaluation.calculators`; None for energies from a file or none at all.
-        energies: File with energies, see `evaluation.energies`; an element's symbol as a name gives the energy of the
+        calculator: Of the energies, see `energies.calculators`; None for energies from a file or none at all.
+        energies: File with energies, see `energies.given`; an element's symbol as a name gives the energy of the
             element.
         limit: First so many crystals only.
         device: cpu or cuda.
@@ -91,16 +94,15 @@ def build(
     if settings.limit is not None:
         crystals = take(crystals, np.arange(min(settings.limit, len(crystals))))
     stamp = _stamp(crystals, settings, given)
-    lock = _open(out)
-    try:
+    _check_content(out)
+    with hold(out, PARTS_FOLDER):
         if _find(out, stamp, overwrite):
             return _up_to_date(out, settings, jobs, backend), True
-        _compute(crystals, out / PARTS_FOLDER, settings, jobs, backend)
-        manifest = _finish(crystals, out, settings, stamp, given)
+        parts = FileJournal(out / PARTS_FOLDER, "part_{}.npz")
+        _compute(crystals, parts, settings, jobs, backend)
+        manifest = _finish(crystals, out, parts, settings, stamp, given)
         manifest = reduced.complete(out, manifest, out / PARTS_FOLDER, settings.chunk, jobs, backend)
         return _write_manifest(out, manifest), False
-    finally:
-        lock.release()
 
 
 def _check(settings: BuildSettings) -> Energies | None:
@@ -122,8 +124,6 @@ def _source(settings: BuildSettings, given: Energies | None) -> dict[str, Any]:
 
 
 def _stamp(crystals: Crystals, settings: BuildSettings, given: Energies | None) -> dict[str, Any]:
-    from mattergen_e.reference.fingerprints import AMD_NEIGHBOURS
-
     return {
         "splits": list(settings.splits),
         "limit": settings.limit,
@@ -134,69 +134,61 @@ def _stamp(crystals: Crystals, settings: BuildSettings, given: Energies | None) 
     }
 
 
-def _open(out: Path) -> Lock:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not (out / MANIFEST_NAME).is_file() and not (out / PARTS_FOLDER / STAMP_NAME).is_file():
-            others = [p.name for p in out.iterdir() if p.name not in (LOCK_NAME, PARTS_FOLDER)]
-            if others:
-                raise UserError(f"{out} holds no reference but {others[0]}: choose another --out.")
-        return Lock(out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written to ({error.strerror or error}): choose another --out.") from None
+def _check_content(out: Path) -> None:
+    """Refuses a folder that holds something else."""
+    if not out.is_dir() or (out / MANIFEST_NAME).is_file() or (out / PARTS_FOLDER / STAMP_NAME).is_file():
+        return
+    others = [path.name for path in out.iterdir() if path.name not in (LOCK_NAME, PARTS_FOLDER)]
+    if others:
+        raise UserError(f"{out} holds no reference but {others[0]}: choose another --out.")
 
 
 def _find(out: Path, stamp: dict[str, Any], overwrite: bool) -> bool:
     """Whether the reference is there; otherwise the folder is ready to be built in."""
-    remove_temporary(out)
     parts = out / PARTS_FOLDER
     found = None
-    if (out / MANIFEST_NAME).is_file():
-        if overwrite:  # whatever is wrong with it
-            (out / MANIFEST_NAME).unlink()
-            return _find(out, stamp, overwrite)
+    if (out / MANIFEST_NAME).is_file() and not overwrite:
         found = read_manifest(out).settings
         if found == stamp:
             return True
-    elif (parts / STAMP_NAME).is_file():
+    else:
+        (out / MANIFEST_NAME).unlink(missing_ok=True)  # whatever is wrong with it
         with suppress(OSError, ValueError):
             found = json.loads((parts / STAMP_NAME).read_bytes())
-    if found is not None and found != stamp:
-        if not overwrite:
-            differing = next(key for key in stamp if found.get(key) != stamp[key])
-            raise UserError(
-                f"{out} holds a reference with other {differing}: choose another --out, or replace it with --overwrite."
-            )
+    differing = difference(found, stamp) if found is not None else None
+    if differing is not None and not overwrite:
+        raise UserError(
+            f"{out} holds a reference with other {differing.key.partition('.')[0]} ({differing}): choose another "
+            "--out, or replace it with --overwrite."
+        )
+    if found is None or differing is not None:  # chunks of unknown settings are not taken for ours
         shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir(exist_ok=True)
-    remove_temporary(parts)
     with replacing(parts / STAMP_NAME) as file:
         file.write(json.dumps(stamp).encode())
     return False
 
 
-def _compute(crystals: Crystals, parts: Path, settings: BuildSettings, jobs: int | None, backend: str) -> None:
+def _compute(crystals: Crystals, parts: FileJournal, settings: BuildSettings, jobs: int | None, backend: str) -> None:
     """Computes the chunks that are missing."""
-    starts = range(0, len(crystals), settings.chunk)
-    missing = [i for i in range(len(starts)) if not part_file(parts, i).is_file()]
-    done = len(crystals) - sum(min(settings.chunk, len(crystals) - starts[i]) for i in missing)
+    assemble.fill(
+        parts,
+        len(crystals),
+        settings.chunk,
+        lambda missing: _tasks(crystals, missing, settings),
+        compute_chunk,
+        title="Reference",
+        failure="could not be computed",
+        jobs=jobs,
+        backend=backend,
+    )
+
+
+def _tasks(crystals: Crystals, missing: Sequence[int], settings: BuildSettings) -> Iterator[ChunkTask]:
     calculator = settings.calculator if settings.energies is None else None
-    with bar("Reference", len(crystals), done) as advance:
-        tasks = _tasks(crystals, starts, missing, settings, calculator)
-        with closing(in_parallel(compute_chunk, tasks, jobs, backend)) as results:
-            for number, arrays in results:
-                if isinstance(arrays, str):
-                    raise UserError(f"Crystals {starts[number]} and following could not be computed ({arrays}).")
-                _write_part(part_file(parts, number), arrays)
-                advance(len(arrays["formulas"]))
-
-
-def _tasks(
-    crystals: Crystals, starts: range, missing: Sequence[int], settings: BuildSettings, calculator: str | None
-) -> Iterator[ChunkTask]:
     offsets = np.concatenate([[0], np.cumsum(crystals.num_atoms)])
     for number in missing:
-        start = starts[number]
+        start = number * settings.chunk
         end = min(start + settings.chunk, len(crystals))
         sites = slice(int(offsets[start]), int(offsets[end]))
         yield ChunkTask(
@@ -210,27 +202,17 @@ def _tasks(
         )
 
 
-def part_file(parts: Path, number: int) -> Path:
-    """Where the results of a chunk are."""
-    return parts / f"part_{number:06d}.npz"
-
-
-def _write_part(path: Path, arrays: dict[str, Any]) -> None:
-    from zipfile import ZipFile
-
-    with replacing(path) as file, ZipFile(file, "w") as archive:
-        for name, array in arrays.items():
-            add_array(archive, name, array)
-
-
 def _finish(
-    crystals: Crystals, out: Path, settings: BuildSettings, stamp: dict[str, Any], given: Energies | None
+    crystals: Crystals,
+    out: Path,
+    parts: FileJournal,
+    settings: BuildSettings,
+    stamp: dict[str, Any],
+    given: Energies | None,
 ) -> ReferenceManifest:
     """Puts the chunks together."""
-    from mattergen_e.provenance import hardware, versions
-
-    parts = [part_file(out / PARTS_FOLDER, i) for i in range(math.ceil(len(crystals) / settings.chunk))]
-    computed = assemble.load_small(parts)
+    files = [parts.path(number) for number in range(math.ceil(len(crystals) / settings.chunk))]
+    computed = assemble.load_small(files)
     energies = computed["energies"]
     if given is not None:
         energies = np.array([given.find(name) for name in crystals.ids.tolist()])
@@ -250,7 +232,7 @@ def _finish(
     }
     arrays = {f"{name}.npy": assemble.write(out / f"{name}.npy", array) for name, array in whole.items()}
     for name in ("magpie", "amd"):
-        arrays[f"{name}.npy"] = assemble.join(out / f"{name}.npy", parts, name, len(crystals))
+        arrays[f"{name}.npy"] = assemble.join(out / f"{name}.npy", files, name, len(crystals))
     return ReferenceManifest(
         created=datetime.now(UTC),
         structures=len(crystals),
@@ -286,8 +268,6 @@ def _up_to_date(out: Path, settings: BuildSettings, jobs: int | None, backend: s
 
 
 def _occurring(crystals: Crystals) -> list[str]:
-    from pymatgen.core import Element
-
     return sorted(Element.from_Z(int(z)).symbol for z in np.unique(crystals.atomic_numbers))
 
 
@@ -295,11 +275,7 @@ def _elements(
     crystals: Crystals, settings: BuildSettings, given: Energies | None
 ) -> tuple[dict[str, float], str | None]:
     """Energies of elements that complete the hull, in eV/atom, and where they come from."""
-    from mattergen_e.energies.elements import SOURCE, element_energies
-
     if given is not None:
-        from pymatgen.core import Element
-
         found = {name: energy for name, energy in given.values.items() if Element.is_valid_symbol(name)}
         return dict(sorted(found.items())), given.source["name"] if found else None
     if settings.calculator is None:

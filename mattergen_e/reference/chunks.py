@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mattergen_e.energies import calculators
+from mattergen_e.reference.fingerprints import amd, magpie
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,6 @@ def compute_chunk(task: ChunkTask) -> tuple[int, dict[str, NDArray[Any]] | str]:
         Number of the chunk and, by name, formulas and chemical_systems (n,), energies (n,) in eV/atom, magpie (n, 132)
         and amd (n, k) in Å; or what went wrong.
     """
-    from mattergen_e.reference.fingerprints import amd, magpie
-
     try:
         with one_thread(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mattergen_e.crystals.cells import NOT_ELEMENTS, Composition, physical_cell, reduced_counts
 from mattergen_e.errors import UserError
+from mattergen_e.parallel import in_parallel
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -179,8 +180,6 @@ def _rows(
     backend: str,
 ) -> NDArray[np.float64]:
     """A row for each item, made in chunks by the workers."""
-    from mattergen_e.parallel import in_parallel
-
     rows = np.full((len(items), width), np.nan)
     chunks = ((number * CHUNK, chunk) for number, chunk in enumerate(batched(items, CHUNK)))
     for start, part in in_parallel(work, chunks, 1 if len(items) <= CHUNK else jobs, backend):

@@ -36,12 +36,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mattergen_e.energies.hull import Hull
 from mattergen_e.errors import UserError
+from mattergen_e.provenance import hash_file
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
-
-    from mattergen_e.energies.hull import Hull
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -196,12 +196,12 @@ class Reference:
 
     @property
     def magpie(self) -> NDArray[np.float32]:
-        """(n, 132) fingerprints of the compositions, see `evaluation.novelty`."""
+        """(n, 132) fingerprints of the compositions, see `fingerprints`."""
         return self.array("magpie")
 
     @property
     def amd(self) -> NDArray[np.float32]:
-        """(n, k) average minimum distances in Å, see `evaluation.novelty`."""
+        """(n, k) average minimum distances in Å, see `fingerprints`."""
         return self.array("amd")
 
     @property
@@ -287,11 +287,22 @@ class Reference:
         Raises:
             UserError: If the reference was built without energies.
         """
-        from mattergen_e.energies.hull import Hull
-
         if self.energy_source["kind"] == "none":
             raise UserError(f"{self.path} has no energies: build the reference with --calculator or --energies.")
         return Hull(self.formulas, self.chemical_systems, self.energies, elements=self.manifest.elements)
+
+    def check_calculator(self, calculator: str) -> None:
+        """Energies by two calculators have no common hull.
+
+        Raises:
+            UserError: If the energies are by another calculator than those of the crystals would be.
+        """
+        source = self.energy_source
+        if source["kind"] == "calculator" and source.get("name") != calculator:
+            raise UserError(
+                f"the energies of {self.path} are by {source.get('name')}, those of the crystals would be by "
+                f"{calculator}: use --calculator {source.get('name')}, or another reference."
+            )
 
     def _sites(self, index: int, prefix: str) -> Sites:
         starts = self._starts(f"{prefix}num_atoms")
@@ -310,8 +321,6 @@ class Reference:
         Raises:
             UserError: If a file was changed; names it.
         """
-        from mattergen_e.provenance import hash_file
-
         for name, info in self.manifest.arrays.items():
             if hash_file(self.path / name) != info.sha256:
                 raise UserError(f"{self.path / name} is not what was built: build the reference anew with --overwrite.")

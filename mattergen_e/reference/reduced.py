@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.errors import UserError
-from mattergen_e.files import add_array, replacing
-from mattergen_e.parallel import in_parallel
-from mattergen_e.progress import bar
+from mattergen_e.journal import FileJournal
+from mattergen_e.matching import Crystal
 from mattergen_e.reference import assemble
 from mattergen_e.reference.folder import DERIVED, Reference, ReferenceManifest, reducer
 
@@ -56,21 +52,19 @@ def complete(
         UserError: If an array or an intermediate result is damaged.
     """
     reference = Reference(path, manifest)
-    parts.mkdir(exist_ok=True)
-    files = [parts / f"reduced_{reducer()}_{i:06d}.npz" for i in range(math.ceil(manifest.structures / chunk))]
-    missing = [number for number, file in enumerate(files) if not file.is_file()]
-    done = manifest.structures - sum(min(chunk, manifest.structures - number * chunk) for number in missing)
-    with (
-        bar("Reduced cells", manifest.structures, done) as advance,
-        closing(in_parallel(_reduce, _tasks(reference, missing, chunk), jobs, backend)) as results,
-    ):
-        for number, arrays in results:
-            if isinstance(arrays, str):
-                raise UserError(f"Crystals {number * chunk} and following of {path} could not be reduced ({arrays}).")
-            with replacing(files[number]) as file, ZipFile(file, "w") as archive:
-                for name, array in arrays.items():
-                    add_array(archive, name, array)
-            advance(len(arrays["reduced_num_atoms"]))
+    journal = FileJournal(parts, f"reduced_{reducer()}_{{}}.npz")
+    assemble.fill(
+        journal,
+        manifest.structures,
+        chunk,
+        lambda missing: _tasks(reference, missing, chunk),
+        _reduce,
+        title="Reduced cells",
+        failure=f"of {path} could not be reduced",
+        jobs=jobs,
+        backend=backend,
+    )
+    files = [journal.path(number) for number in range(math.ceil(manifest.structures / chunk))]
     order = np.argsort(reference.formulas, kind="stable").astype(np.int64)
     added = {f"{name}.npy": assemble.join_all(path / f"{name}.npy", files, name) for name in REDUCED}
     added["formula_order.npy"] = assemble.write(path / "formula_order.npy", order)
@@ -90,8 +84,6 @@ def _tasks(reference: Reference, missing: Sequence[int], chunk: int) -> Iterator
 
 def _reduce(task: _Task) -> tuple[int, dict[str, NDArray[np.float64] | NDArray[np.int64]] | str]:
     """Reduced cells of some crystals, without sites where there is none; never raises."""
-    from mattergen_e.matching import Crystal
-
     try:
         reference = Reference(task.path, task.manifest)
         cells, positions, numbers = [], [np.zeros((0, 3))], []

@@ -12,8 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mattergen_e.crystals.checks import EntryError, check_cell
 from mattergen_e.data import cache
+from mattergen_e.data.sources import ReadOptions, iter_records, parse_record
 from mattergen_e.errors import UserError
+from mattergen_e.parallel import in_parallel
+from mattergen_e.provenance import hash_file
 
 SPLITS = ("train", "val", "test")
 FILE_PROPERTIES = ("dft_band_gap", "formation_energy_per_atom", "energy_above_hull")
@@ -180,10 +184,6 @@ def _read_property(file: Path, n: int) -> NDArray[np.float64] | None:
 
 
 def _read_file(path: Path, splits: Sequence[str], jobs: int | None, backend: str) -> Crystals:
-    from mattergen_e.data.sources import iter_records
-    from mattergen_e.parallel import in_parallel
-    from mattergen_e.provenance import hash_file
-
     rows: dict[int, Any] = {}
     dropped: Counter[str] = Counter()
     for number, row in in_parallel(_parse, enumerate(iter_records(path)), jobs, backend):
@@ -221,9 +221,6 @@ def _concatenate(arrays: Iterable[NDArray[Any]], empty: tuple[int, ...], dtype: 
 
 def _parse(item: tuple[int, Any]) -> tuple[int, dict[str, Any] | str]:
     """One record of a file, or why it is not used; never raises."""
-    from mattergen_e.crystals.checks import EntryError, check_cell
-    from mattergen_e.data.sources import ReadOptions, parse_record
-
     number, record = item
     options = ReadOptions(site_values=(), properties=tuple((name, name) for name in FILE_PROPERTIES))
     try:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mattergen_e.energies.calculators import describe, make
+from mattergen_e.energies.elements import SOURCE, element_energies
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation import stability
-from mattergen_e.evaluation.stages import FOLDER as STAGES
 from mattergen_e.evaluation.stages import Stage
 from mattergen_e.evaluation.steps import Context, Results
 
@@ -40,11 +40,7 @@ def check_reference(reference: Reference, relaxation: RelaxSettings) -> str | No
             f"Energies of the crystals come from {relaxation.calculator}, those of the reference from another source "
             f"({source['kind']}): formation energies mean something only if both are on the same footing."
         )
-    if source.get("name") != relaxation.calculator:
-        raise UserError(
-            f"the energies of {reference.path} are by {source.get('name')}, those of the crystals would be by "
-            f"{relaxation.calculator}: use --calculator {source.get('name')}, or another reference."
-        )
+    reference.check_calculator(relaxation.calculator)
     return None
 
 
@@ -56,25 +52,13 @@ def relaxed(context: Context, settings: RelaxSettings, evaluation: Path | None) 
 
 def _take(context: Context, settings: RelaxSettings, evaluation: Path) -> int:
     """Copies results of the same crystals, calculator and settings; the name of the stage's file tells that."""
-    from mattergen_e.energies.calculators import describe
-
     made = {"settings": settings.model_dump(mode="json"), "calculator": describe(settings.calculator)}
-    with Stage(context.folder, "relaxation", made) as mine:
-        theirs = evaluation / STAGES / mine.path.name
-        if not theirs.is_file() or theirs.resolve() == mine.path.resolve():
-            return 0
-        missing = set(mine.missing(context.structures()))
-        before = len(missing)
-        for line in theirs.read_bytes().splitlines():
-            try:
-                entry = json.loads(line)
-                key, result = entry["key"], entry["result"]
-            except (ValueError, KeyError, TypeError):
-                continue  # the time that it took, or a line that a kill left torn
-            if key in missing:
-                mine.add(key, result)
-                missing.remove(key)
-    return before - len(missing)
+    with Stage(context.folder, "relaxation", made) as mine, Stage(evaluation, "relaxation", made, True) as theirs:
+        missing = mine.missing(context.structures())
+        known = [key for key in missing if key in theirs.results]
+        for key in known:
+            mine.add(key, theirs.results[key])
+    return len(known)
 
 
 def formation(context: Context, found: Results, settings: RelaxSettings) -> Results:
@@ -105,9 +89,6 @@ def formation(context: Context, found: Results, settings: RelaxSettings) -> Resu
 
 def _elements(context: Context, symbols: Iterable[str], settings: RelaxSettings) -> Mapping[str, float]:
     """eV/atom of the elements by symbol, those that there are."""
-    from mattergen_e.energies.calculators import describe, make
-    from mattergen_e.energies.elements import SOURCE, element_energies
-
     with Stage(context.folder, "elements", {"calculator": describe(settings.calculator), "source": SOURCE}) as stage:
         missing = stage.missing(symbols)
         if missing:

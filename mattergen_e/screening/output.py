@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation.stages import FOLDER as STAGES
-from mattergen_e.files import Lock, remove_temporary, replacing
+from mattergen_e.files import replacing
+from mattergen_e.journal import hold
 from mattergen_e.screening.ranking import COLUMNS
 
 if TYPE_CHECKING:
@@ -44,21 +45,12 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         UserError: If it cannot be written to, holds files of another kind, or another process works in it.
     """
-    try:
-        ours = (folder / SUMMARY).exists() or (folder / STAGES).exists()
-        taken = next((name for name in (f"{SHORTLIST}.csv", CRYSTALS, PLOTS, VASP) if (folder / name).exists()), None)
-        if taken and not ours:
-            raise UserError(f"{folder} holds {taken}, but is no shortlist: choose another --out.")
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = Lock(folder)
-        try:
-            remove_temporary(folder)
-            yield
-        finally:
-            lock.release()
-    except OSError as error:
-        where = error.filename or folder
-        raise UserError(f"{where} cannot be written to ({error.strerror}): choose another --out.") from error
+    ours = any((folder / name).exists() for name in (SUMMARY, STAGES))
+    taken = next((name for name in (f"{SHORTLIST}.csv", CRYSTALS, PLOTS, VASP) if (folder / name).exists()), None)
+    if taken and not ours:
+        raise UserError(f"{folder} holds {taken}, but is no shortlist: choose another --out.")
+    with hold(folder):
+        yield
 
 
 def write(folder: Path, contents: Mapping[str, bytes], summary: Mapping[str, Any]) -> list[str]:

@@ -12,25 +12,27 @@ from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
 import numpy as np
+from pymatgen.core import Structure
 
 from mattergen_e import provenance
+from mattergen_e.energies.calculators import check_device, describe, require
+from mattergen_e.energies.relaxation import RelaxSettings
 from mattergen_e.errors import UserError
+from mattergen_e.evaluation.candidates import Candidates, read_candidates
+from mattergen_e.evaluation.run import default_folder
+from mattergen_e.evaluation.spectra import predicted
+from mattergen_e.evaluation.spectra.predicted import Spectrum
+from mattergen_e.evaluation.steps import Context
 from mattergen_e.files import add_array
+from mattergen_e.reference import Reference
 from mattergen_e.screening import dft, energies, output, ranking
+from mattergen_e.screening.ranking import Row
 from mattergen_e.screening.settings import ScreenSettings
 from mattergen_e.screening.target import Target, read_target
+from mattergen_e.spectra.grid import EnergyGrid
 
 if TYPE_CHECKING:
-    from pymatgen.core import Structure
-
-    from mattergen_e.energies.relaxation import RelaxSettings
-    from mattergen_e.evaluation.candidates import Candidates
-    from mattergen_e.evaluation.spectra.predicted import Spectrum
-    from mattergen_e.evaluation.steps import Context
     from mattergen_e.networks.predictor.model import Predictor
-    from mattergen_e.reference import Reference
-    from mattergen_e.screening.ranking import Row
-    from mattergen_e.spectra.grid import EnergyGrid
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,6 @@ def screen(
     Raises:
         UserError: If the input, the target, the predictor, the reference or a setting is wrong, or the folder in use.
     """
-    from mattergen_e.energies.relaxation import RelaxSettings
-    from mattergen_e.evaluation.candidates import read_candidates
-    from mattergen_e.evaluation.run import default_folder
-    from mattergen_e.evaluation.steps import Context
-
     path, folder, relaxation = Path(path), Path(out), relaxation or RelaxSettings()
     opened, warnings = _check(settings, relaxation, reference)
     candidates = read_candidates(path)
@@ -131,9 +128,6 @@ def _check(
     settings: ScreenSettings, relaxation: RelaxSettings, reference: str | Path | None
 ) -> tuple[Reference | None, list[str]]:
     """What can be checked before anything else is read; the opened reference, and warnings."""
-    from mattergen_e.energies.calculators import check_device, require
-    from mattergen_e.reference import Reference
-
     require(relaxation.calculator)
     check_device(relaxation.device)
     if reference is None:
@@ -141,6 +135,7 @@ def _check(
             raise UserError("--max-energy-above-hull needs a hull: give --reference, or leave it away.")
         return None, []
     opened = Reference.open(reference)
+    opened.verify()
     warning = energies.check_reference(opened, relaxation)
     return opened, [] if warning is None else [warning]
 
@@ -185,19 +180,15 @@ class Source:
         return load(self._settings.predictor, self._device)
 
     def _curves_of(self, path: Path) -> list[Any]:
-        from mattergen_e.evaluation.spectra.predicted import curves_of
-
-        return curves_of(self.predictor, path)
+        return predicted.curves_of(self.predictor, path)
 
     def spectra(self, context: Context, relaxed: Mapping[int, Structure]) -> dict[int, Spectrum]:
         """Spectra of crystals by index."""
-        from mattergen_e.evaluation.spectra import predicted as spectra
-
         of_sites = self._settings.site is not None
         if self._settings.predictor is not None:
-            return spectra.predicted(context, self.predictor, relaxed, of_sites)
+            return predicted.predicted(context, self.predictor, relaxed, of_sites)
         chosen = {candidate.index: candidate for candidate in self._candidates if candidate.index in relaxed}
-        return spectra.generated(chosen, self.grid, of_sites)
+        return predicted.generated(chosen, self.grid, of_sites)
 
     def about(self) -> dict[str, Any]:
         """What is written down."""
@@ -221,8 +212,6 @@ def _generated_grid(candidates: Candidates) -> EnergyGrid:
 
 def _structures(candidates: Candidates, relaxed: Mapping[str, Any], rows: Sequence[Row]) -> dict[int, Structure]:
     """Relaxed structures by index, with the site properties that the crystals were generated with."""
-    from pymatgen.core import Structure
-
     by_index = {candidate.index: candidate for candidate in candidates}
     found = {}
     for row in rows:
@@ -293,8 +282,6 @@ def _about(
     candidates: Candidates, settings: ScreenSettings, relaxation: RelaxSettings, reference: Reference | None
 ) -> dict[str, Any]:
     """The parts of screening.json that say how and with what."""
-    from mattergen_e.energies.calculators import describe
-
     inputs = [*candidates.files, *([settings.target] if settings.target.is_file() else [])]
     return {
         "settings": {**settings.model_dump(mode="json"), "relaxation": relaxation.model_dump(mode="json")},

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-BIN = Path(sys.executable).parent
 
 #: Overrides that make a recipe's model tiny; the model part is not there when mattergen-finetune brings it.
 MODEL = "lightning_module.diffusion_module.model"
@@ -27,22 +22,6 @@ TINY_MODEL = (
     "lightning_module.diffusion_module.corruption.discrete_corruptions.atomic_numbers.d3pm.schedule.num_steps=8",
 )
 SHORT = ("trainer.max_epochs=1", "trainer.enable_progress_bar=false", "data_module.batch_size.train=8")
-
-
-@pytest.fixture(scope="session")
-def run_command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess]:
-    """Runs a command of this environment in an empty folder, without the network."""
-    folder = tmp_path_factory.mktemp("cwd")
-
-    def run(*words: str | Path, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
-        command = [str(BIN / str(words[0])), *map(str, words[1:])]
-        settings = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | environment
-        result = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, timeout=600)
-        if check and result.returncode != 0:
-            raise AssertionError(f"{' '.join(command)}\n{result.stdout[-3000:]}\n{result.stderr[-6000:]}")
-        return result
-
-    return run
 
 
 @pytest.fixture(scope="session")

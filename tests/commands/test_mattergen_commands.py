@@ -141,7 +141,7 @@ def test_condition_that_the_model_does_not_know(run_command: Run, joint_model: P
 
 def test_joint_model_from_scratch(run_command: Run, cache: Path, tiny: list[str], tmp_path: Path) -> None:
     words = ["--config-name=joint_scratch", "descriptors=bader", f"data_module.root_dir={cache}", *tiny]
-    run_command("mattergen-train", *words, OUTPUT_DIR=str(tmp_path / "run"))
+    run_command("mattergen-train", *words, fresh=True, OUTPUT_DIR=str(tmp_path / "run"))
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
 
 

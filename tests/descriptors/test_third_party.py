@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +58,17 @@ def site_packages(tmp_path: Path) -> Path:
     return folder
 
 
-def run(site_packages: Path, folder: Path, *words: str, **environment: str) -> str:
+def run(warm: Any, site_packages: Path, folder: Path, *words: str, **environment: str) -> str:
     """A command of this environment that also sees the third-party package."""
     settings = os.environ | {"PYTHONPATH": str(site_packages), "OMP_NUM_THREADS": "1"} | environment
-    command = [str(Path(sys.executable).parent / words[0]), *words[1:]]
-    result = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, timeout=600)
+    result = warm.run(words, cwd=folder, environment=settings)
     assert result.returncode == 0, result.stderr[-4000:]
     return result.stdout
 
 
-def test_train_with_a_third_party_descriptor(site_packages: Path, solids: dict[str, Any], tmp_path: Path) -> None:
+def test_train_with_a_third_party_descriptor(
+    warm: Any, site_packages: Path, solids: dict[str, Any], tmp_path: Path
+) -> None:
     labels = tmp_path / "labels.jsonl"
     with open(labels, "w") as file:
         for copy, split in enumerate(("train", "val")):
@@ -79,10 +78,10 @@ def test_train_with_a_third_party_descriptor(site_packages: Path, solids: dict[s
                 entry = {"id": f"{name}{copy}", "structure": plain, "loewdin_charge": charges, "split": split}
                 file.write(json.dumps(entry) + "\n")
     build = ["data", "build", str(labels), "--out", "cache", "--site-value", "loewdin_charge"]
-    run(site_packages, tmp_path, "mattergen-e", *build)
+    run(warm, site_packages, tmp_path, "mattergen-e", *build)
     words = ["--config-name=joint_scratch", "descriptors=[loewdin,dummy]", f"data_module.root_dir={tmp_path}/cache"]
-    run(site_packages, tmp_path, "mattergen-train", *words, *RECIPE, OUTPUT_DIR=str(tmp_path / "run"))
+    run(warm, site_packages, tmp_path, "mattergen-train", *words, *RECIPE, OUTPUT_DIR=str(tmp_path / "run"))
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert set(config["lightning_module"]["descriptors"]) == {"loewdin_charge", "dummy"}
-    report = json.loads(run(site_packages, tmp_path, "mattergen-e", "doctor", "--json"))
+    report = json.loads(run(warm, site_packages, tmp_path, "mattergen-e", "doctor", "--json"))
     assert "loewdin" in json.dumps(report)

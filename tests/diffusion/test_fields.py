@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from mattergen_e.descriptors import BaderCharge, Descriptor, Dummy
-from mattergen_e.diffusion.fields import STRUCTURE_TIME, TimeFeatures, time_key
+from mattergen_e.descriptors.networks import time_features
+from mattergen_e.diffusion.fields import STRUCTURE_TIME, time_key
 
 SETS = {
     "one": {"bader_charge": BaderCharge()},
@@ -213,7 +214,7 @@ def test_nothing_is_kept_between_calls(make_joint, solids, to_batch):
     module = make_joint().diffusion_module
     module.model(to_batch(list(solids.values())), torch.full((len(solids),), 0.3))
     fields = module.joint_fields
-    assert fields._noisy is None and fields._times is None and fields._features is None
+    assert fields._noisy is None and fields._times == {} and fields._features is None
 
 
 def test_arguments_by_name_and_by_position(make_joint, solids, to_batch):
@@ -272,8 +273,8 @@ def test_own_times_of_structure_and_descriptor(make_joint, solids, to_batch):
 
 def test_time_features_tell_nearby_times_apart():
     t = torch.linspace(0, 1, 1001)
-    features = TimeFeatures()(t)
-    assert features.shape == (1001, TimeFeatures.dim)
+    features = time_features(t)
+    assert features.shape == (1001, 16)
     assert torch.allclose(features[:, 0], torch.sin(math.pi * t), atol=1e-6)
     assert torch.allclose(features[:, -1], torch.cos(math.pi * 128 * t), atol=1e-3)
     assert torch.pdist(features).min() > 1e-3

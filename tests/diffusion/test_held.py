@@ -9,7 +9,7 @@ import torch
 from mattergen_e.crystals.graphs import to_graph
 from mattergen_e.descriptors import BaderCharge, Descriptor
 from mattergen_e.diffusion.fields import time_key
-from mattergen_e.diffusion.held import ClampedDescriptor, FixedTypes, Held, SiteTargets, Template, constrain_free
+from mattergen_e.diffusion.held import ClampedDescriptor, FixedTypes, Held, SiteTargets, Template
 from mattergen_e.diffusion.joint import CLEAN_TIME
 from mattergen_e.errors import UserError
 from mattergen_e.generation.conditions import SeededConditionLoader
@@ -126,16 +126,16 @@ def test_neutrality_by_hand():
     x = torch.tensor([[1.0], [2.0], [0.5], [0.0], [-0.2]])
     sites, free = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([False, True, False, True, True])
     charge = BaderCharge(neutrality_power=1.0, reference_steps=10)
-    half = constrain_free(charge, x, free, s=0.5, ds=0.1, batch_idx=sites)
+    half = charge.after_step_free(x, free, s=0.5, ds=0.1, batch_idx=sites)
     assert half[:, 0].tolist() == pytest.approx([1.0, 0.5, 0.5, -0.075, -0.275])
-    whole = constrain_free(charge, x, free, s=1.0, ds=0.1, batch_idx=sites)
+    whole = charge.after_step_free(x, free, s=1.0, ds=0.1, batch_idx=sites)
     assert whole[:, 0].tolist() == pytest.approx([1.0, -1.0, 0.5, -0.15, -0.35])
 
 
 def test_other_descriptors_are_constrained_site_by_site(make_dos):
     x = torch.full((2, 4), 30.0)
     free = torch.tensor([True, False])
-    after = constrain_free(make_dos(), x, free, s=1.0, ds=0.1, batch_idx=torch.zeros(2, dtype=torch.long))
+    after = make_dos().after_step_free(x, free, s=1.0, ds=0.1, batch_idx=torch.zeros(2, dtype=torch.long))
     assert torch.equal(after[1], x[1]) and (make_dos().decode(after[0]).abs() < 1).all()
 
 

@@ -212,7 +212,7 @@ def test_positions_that_are_not_finite(guard):
     bad = x.clone()
     bad[3] = math.nan  # crystal 1
     bad[-1, 1] = math.inf  # crystal 5
-    out = guard.sites(bad, sites)
+    out = guard.rows(bad, sites)
     assert guard.parked.tolist() == [False, True, False, False, False, True]
     untouched = torch.ones(len(sites), dtype=torch.bool)
     untouched[[3, -1]] = False
@@ -230,11 +230,12 @@ def test_scores_that_are_not_finite(guard, to_batch, solids):
     guard.begin(batch["num_atoms"])
     sites = batch.get_batch_idx("pos")
     score = batch.replace(pos=torch.randn(len(sites), 3), cell=torch.randn(8, 3, 3))
-    assert guard.score(score, ["pos", "cell", "bader_charge"]) is score
+    rows = {"pos": sites, "cell": torch.arange(8), "bader_charge": sites}
+    assert guard.score(score, rows) is score
     pos, cell = score["pos"].clone(), score["cell"].clone()
     pos[(sites == 2).nonzero()[1]] = math.nan
     cell[5, 0, 0] = -math.inf
-    out = guard.score(score.replace(pos=pos, cell=cell), ["pos", "cell", "bader_charge"])
+    out = guard.score(score.replace(pos=pos, cell=cell), rows)
     bad = torch.tensor([i in (2, 5) for i in range(8)])
     assert torch.equal(guard.parked, bad)
     for name in ("pos", "bader_charge"):

@@ -7,8 +7,8 @@ import gzip
 import json
 import math
 import os
+import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -272,7 +272,9 @@ SLOW = (
 
 
 @pytest.mark.slow
-def test_kill_and_rerun_relaxes_nothing_twice(stretched: list[Any], pair_reference: Path, tmp_path: Path) -> None:
+def test_kill_and_rerun_relaxes_nothing_twice(
+    warm: Any, stretched: list[Any], pair_reference: Path, tmp_path: Path
+) -> None:
     run = write_crystals(tmp_path / "run", stretched)
     (tmp_path / "slow.py").write_text(SLOW)
     code = (
@@ -288,10 +290,10 @@ def test_kill_and_rerun_relaxes_nothing_twice(stretched: list[Any], pair_referen
     evaluate(run, reference, QUICK, jobs=1)
     (run / "evaluation" / output.SUMMARY).unlink()
     words = [sys.executable, "-c", code, str(run), str(reference)]
-    process = subprocess.Popen(words, env=environment, start_new_session=True)
+    process = warm.start(words, environment=environment)
     killed_with = _kill_after_first_relaxation(process, run / "evaluation" / "stages")
     assert 1 <= len(killed_with) < 4 and not (run / "evaluation" / output.SUMMARY).exists()
-    subprocess.run(words, env=environment, check=True, timeout=300)
+    assert warm.run(words, environment=environment).returncode == 0
     (file,) = (run / "evaluation" / "stages").glob("relaxation-*.jsonl")
     lines = [line for line in file.read_bytes().splitlines() if b'"key"' in line]
     assert lines[: len(killed_with)] == killed_with
@@ -311,7 +313,7 @@ def _copy_with_calculator(source: Path, target: Path, name: str) -> Path:
     return target
 
 
-def _kill_after_first_relaxation(process: subprocess.Popen[bytes], stages: Path) -> list[bytes]:
+def _kill_after_first_relaxation(process: Any, stages: Path) -> list[bytes]:
     """Kill the process, and no other, once a relaxation is kept; the whole lines that are there then."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
@@ -417,17 +419,24 @@ def test_one_crystal_of_unknown_elements(reference: Path, tmp_path: Path) -> Non
     assert row["properties"] and all(value["value"] is None for value in row["properties"].values())
 
 
-@pytest.mark.parametrize("make", ["empty folder", "no reference", "in use", "no energies", "other energies"])
+@pytest.mark.parametrize(
+    "make", ["empty folder", "no reference", "changed reference", "in use", "no energies", "other energies"]
+)
 def test_what_cannot_be_evaluated_is_one_sentence(
     make: str, dozen: Path, table: Path, reference: Path, tmp_path: Path
 ) -> None:
-    from mattergen_e.files import Lock
+    from mattergen_e.journal import Lock
 
     settings, crystals = QUICK, dozen
     if make == "empty folder":
         crystals = tmp_path
     if make == "no reference":
         reference = tmp_path
+    if make == "changed reference":
+        reference = shutil.copytree(reference, tmp_path / "changed")
+        content = bytearray((reference / "energies.npy").read_bytes())
+        content[-1] ^= 1
+        (reference / "energies.npy").write_bytes(content)
     if make == "no energies":
         from mattergen_e.reference.build import BuildSettings, build
 
@@ -441,6 +450,7 @@ def test_what_cannot_be_evaluated_is_one_sentence(
     with pytest.raises(UserError) as caught:
         evaluate(crystals, reference, settings, folder=tmp_path / "out", jobs=1)
     assert "\n" not in str(caught.value)
+    assert ("energies.npy is not what was built" in str(caught.value)) == (make == "changed reference")
     if lock is not None:
         lock.release()
         assert f"process {os.getpid()}" in str(caught.value)

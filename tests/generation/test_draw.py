@@ -20,7 +20,8 @@ from mattergen.diffusion.lightning_module import DiffusionLightningModule
 from mattergen_e.descriptors import BaderCharge, Descriptor
 from mattergen_e.errors import UserError
 from mattergen_e.generation.conditions import SeededConditionLoader
-from mattergen_e.generation.draw import draw, is_healthy, sample_batch, to_structures
+from mattergen_e.generation.draw import draw, sample_batch
+from mattergen_e.generation.results import is_healthy, to_structures
 from mattergen_e.generation.store import load_record, read_crystals
 
 OUTPUTS = ("generated_crystals.extxyz", "generated_crystals.jsonl")
@@ -155,11 +156,12 @@ def test_what_is_healthy(model, make_sampler, solids, to_batch):
         structure.add_site_property("dos", [[0.0, 1.0, 2.0]] * len(structure))
     batch = to_batch(structures, fields=("bader_charge", "dos"))
     nothing = torch.zeros(8, dtype=torch.bool)
-    assert is_healthy(batch, nothing, 150.0, ["bader_charge", "dos"]).all()
+    descriptors = {name: Descriptor(name=name) for name in ("bader_charge", "dos")}
+    assert is_healthy(batch, nothing, 150.0, descriptors).all()
     sites = batch.get_batch_idx("pos")
 
     def sick(**changes):
-        healthy = is_healthy(batch.replace(**changes), nothing, 150.0, ["bader_charge", "dos"])
+        healthy = is_healthy(batch.replace(**changes), nothing, 150.0, descriptors)
         return [i for i in range(8) if not healthy[i]]
 
     def put(field, rows, value):
@@ -179,7 +181,7 @@ def test_what_is_healthy(model, make_sampler, solids, to_batch):
     assert sick(**put("cell", 5, torch.eye(3))) == [5]  # a third of one
     parked = nothing.clone()
     parked[6] = True
-    assert is_healthy(batch, parked, 150.0, []).tolist() == [i != 6 for i in range(8)]
+    assert is_healthy(batch, parked, 150.0, {}).tolist() == [i != 6 for i in range(8)]
 
 
 def test_structures_of_a_batch(solids, to_batch):
@@ -216,6 +218,10 @@ def test_run_writes_what_it_returns(tmp_path, model, make_sampler):
     record = load_record(tmp_path / "run")
     assert (record.status, record.seed, record.crystals, record.dropped, record.failed) == ("finished", 5, 6, 0, 0)
     assert record.settings["steps"] == 10 and record.settings["descriptors"] == ["bader_charge", "dos"]
+    assert {name: (field["place"], field["dim"]) for name, field in record.fields.items()} == {
+        "bader_charge": ("site", 1),
+        "dos": ("site", 3),
+    }
 
 
 def test_progress_is_reported_to_callers(model, make_sampler):

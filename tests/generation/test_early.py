@@ -5,10 +5,7 @@ The models are those of the repository with a checkpoint that nobody can read: w
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,14 +242,17 @@ def test_a_folder_without_checkpoint(ask: Ask, models: Path) -> None:
     assert "none is of no use (No checkpoints found" in ask("none")
 
 
-def test_command(models: Path, tmp_path: Path) -> None:
+def test_command(models: Path, tmp_path: Path, warm: Any) -> None:
     (tmp_path / "c.yaml").write_text("sites: [{site: 0, magmom: 1.0}]")
     settings = f"--sampling_config_overrides=['sampler_partial.constraints={tmp_path / 'c.yaml'}']"
-    program = str(Path(sys.executable).parent / "mattergen-generate")
-    done = subprocess.run(
-        [program, f"{tmp_path}/out", f"--model_path={models}/base_small", "--sampling_config_name=joint", settings],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    words = [
+        "mattergen-generate",
+        f"{tmp_path}/out",
+        f"--model_path={models}/base_small",
+        "--sampling_config_name=joint",
+        settings,
+    ]
+    done = warm.run(words)
     assert done.returncode == 2, done.stderr[-3000:]
     last = done.stderr.strip().splitlines()[-1]
     assert (

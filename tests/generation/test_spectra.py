@@ -12,8 +12,9 @@ import torch
 from mattergen_e.descriptors import BaderCharge
 from mattergen_e.errors import UserError
 from mattergen_e.generation.conditions import SeededConditionLoader
-from mattergen_e.generation.draw import draw, to_spectra
+from mattergen_e.generation.draw import draw
 from mattergen_e.generation.formats import Generated
+from mattergen_e.generation.results import to_spectra
 from mattergen_e.generation.store import RunStore, load_record, read_crystals
 from mattergen_e.spectra.files import DOS_NAME, dos_file, read_dos
 from mattergen_e.spectra.objects import CrystalSpectra, SiteDos

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import functools
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -28,8 +30,8 @@ from pymatgen.io.cif import CifFile
 
 from mattergen_e import files as folder_module
 from mattergen_e.errors import UserError
-from mattergen_e.generation.formats import plain
-from mattergen_e.generation.records import first_difference
+from mattergen_e.generation import store as store_module
+from mattergen_e.generation.formats import batch_files, plain
 from mattergen_e.generation.store import Generated, RunStore, load_record, read_crystals
 
 EXTXYZ, CIFS, JSONL = "generated_crystals.extxyz", "generated_crystals_cif.zip", "generated_crystals.jsonl"
@@ -371,11 +373,6 @@ def test_settings_of_numpy_paths_and_tuples_agree_with_themselves(tmp_path: Path
         assert store.done == {0}
 
 
-def test_first_difference_goes_into_lists() -> None:
-    assert first_difference({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}) == ("a.1.b", 2, 3)
-    assert first_difference({"a": 1}, {"a": 1.0}) is None
-
-
 def assert_one_sentence(error: BaseException, *words: str) -> None:
     text = str(error)
     assert "\n" not in text and text.endswith(".") and ". " not in text.replace("...", "")
@@ -553,7 +550,7 @@ def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def flock(file: int, operation: int) -> None:
         raise OSError(errno.ENOSYS, "not implemented")
 
-    monkeypatch.setattr(folder_module.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.warns(UserWarning, match="without locks"), open_store(tmp_path) as store:
         write(store, 0)
 
@@ -711,3 +708,85 @@ def check_whole_batches(folder: Path, finished: list[int]) -> None:
         assert found == [first + i for first in batches for i in range(3)]
         assert batches == [3 * batch for batch in range(len(batches))]
         assert len(batches) > max(finished)
+
+
+# -- output files -----------------------------------------------------------------------------------------------------
+
+
+def as_npz(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def test_files_that_crystals_bring_are_joined_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store knows no names: what the crystals of a batch bring becomes an output file of the run."""
+
+    def with_density(crystals: list[Generated]) -> dict[str, bytes]:
+        arrays = {f"density_{c.index}": np.full(3, c.index) for c in crystals if c.index >= 2}
+        return batch_files(crystals) | ({"generated_density.npz": as_npz(**arrays)} if arrays else {})
+
+    monkeypatch.setattr(store_module, "batch_files", with_density)
+    with open_store(tmp_path) as store:
+        write(store, 1, crystals_of(1, 2))
+        write(store, 0, crystals_of(0, 2))  # brings none
+        write(store, 2, crystals_of(2, 2))
+        store.finish()
+    with np.load(tmp_path / "generated_density.npz") as arrays:
+        assert {name: arrays[name].tolist() for name in arrays} == {f"density_{i}": [i] * 3 for i in range(2, 6)}
+    assert set(load_record(tmp_path).outputs) == {*OUTPUTS, "generated_density.npz"}
+    whole = (tmp_path / "generated_density.npz").read_bytes()
+    (tmp_path / "generated_density.npz").unlink()
+    with open_store(tmp_path, "resume") as store:
+        assert [c.index for c in store.read()] == list(range(6))
+    assert (tmp_path / "generated_density.npz").read_bytes() == whole
+    open_store(tmp_path, "overwrite").close()
+    assert files_in(tmp_path) == {"run.json"}
+
+
+@pytest.mark.parametrize("name", ["../stolen.npz", "run.json", "generated_x/../../stolen.npz", "notes.txt"])
+def test_a_batch_writes_nothing_but_output_files(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "run"
+    with open_store(folder) as store:
+        write(store, 0)
+    before = (folder / "run.json").read_bytes()
+    with zipfile.ZipFile(folder / "batches/batch_000000.zip", "a") as archive:
+        archive.writestr(name, b"foreign")
+    with pytest.raises(UserError, match="is not the name of an output file") as caught:
+        open_store(folder, "resume")
+    assert_one_sentence(caught.value, "batch_000000")
+    assert (folder / "run.json").read_bytes() == before
+    assert files_in(tmp_path) == {"run/run.json", "run/batches/batch_000000.zip", *(f"run/{name}" for name in OUTPUTS)}
+    if name == "notes.txt":
+        (folder / name).write_text("mine")
+        open_store(folder, "overwrite").close()
+        assert files_in(folder) == {"run.json", name}
+
+
+FIELDS = {"moment": {"place": "crystal", "dim": 1, "unit": "mu_B", "probes": None, "label": "Moment"}}
+
+
+def open_with(folder: Path, fields: dict[str, Any] | None) -> RunStore:
+    return RunStore.open(folder, existing="resume", settings=SETTINGS, provenance=PROVENANCE, fields=fields)
+
+
+def test_fields_are_written_down_and_must_be_the_same(tmp_path: Path) -> None:
+    with open_with(tmp_path, FIELDS) as store:
+        write(store, 0)
+    assert load_record(tmp_path).fields == FIELDS
+    named = {"moment": {**FIELDS["moment"], "label": "Magnetic moment"}}
+    open_with(tmp_path, named).close()  # the words may change, what is generated may not
+    assert load_record(tmp_path).fields == named
+    with pytest.raises(UserError, match=r"'fields' was \[\"moment\"\] and is now \[\"charge\"\]"):
+        open_with(tmp_path, {"charge": FIELDS["moment"]})
+
+
+def test_a_run_of_a_version_without_fields_goes_on(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        write(store, 0)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record.pop("fields") == {}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with open_with(tmp_path, FIELDS) as store:
+        assert store.done == {0}
+    assert load_record(tmp_path).fields == FIELDS

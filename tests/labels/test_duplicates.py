@@ -9,7 +9,7 @@ import numpy as np
 from pymatgen.core import Lattice, Structure
 
 from mattergen_e.labels.duplicates import find_duplicates
-from mattergen_e.labels.folder import Outcome, open_store
+from mattergen_e.labels.folder import LabelStore, Outcome, open_store
 from mattergen_e.labels.record import Label
 from mattergen_e.labels.settings import LabelSettings
 
@@ -31,6 +31,6 @@ def test_supercell_turned_and_shifted_is_the_same_crystal(solids: dict[str, Any]
     squeezed = salt.copy().apply_strain(-0.04, inplace=False)
     polymorph = Structure.from_spacegroup("Pm-3m", Lattice.cubic(3.41), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     given = {"a": salt, "b": solids["MgO"], "c": other, "d": squeezed, "e": polymorph}
-    found = find_duplicates(tmp_path, outcomes_of(tmp_path, given))
+    found = find_duplicates(LabelStore(tmp_path), outcomes_of(tmp_path, given))
     assert [outcome.reason for outcome in found] == [None, None, "duplicate", None, None]
     assert found[2].sentence == "it is the same crystal as a"

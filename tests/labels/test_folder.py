@@ -11,7 +11,6 @@ import pytest
 
 from mattergen_e.crystals.findings import Finding
 from mattergen_e.errors import UserError
-from mattergen_e.labels import folder as store
 from mattergen_e.labels.folder import Outcome, open_store, read_settings
 from mattergen_e.labels.record import Label
 from mattergen_e.labels.settings import BaderSettings, LabelSettings
@@ -67,7 +66,8 @@ def test_other_settings_are_refused_or_replaced(tmp_path: Path) -> None:
     with open_store(tmp_path, LabelSettings()) as opened:
         opened.write(outcome, None)
     other = LabelSettings(bader=BaderSettings(equivalent_tolerance=0.2))
-    with pytest.raises(UserError, match="other settings"), open_store(tmp_path, other):
+    sentence = r"other settings \('bader.equivalent_tolerance' was [0-9.]+ and is now 0.2\)"
+    with pytest.raises(UserError, match=sentence), open_store(tmp_path, other):
         pass
     with open_store(tmp_path, other, overwrite=True) as opened:
         assert opened.done("x", "s") is None
@@ -96,10 +96,3 @@ def test_unfinished_labels_are_not_read(tmp_path: Path) -> None:
         pass
     with pytest.raises(UserError, match="not finished"):
         read_settings(tmp_path)
-
-
-@pytest.mark.parametrize("task_id", ["mp-149", "a/b c", "..", "x" * 300, "é", "CON\nx"])
-def test_names_of_files_are_safe_and_distinct(task_id: str) -> None:
-    name = store.file_name(task_id)
-    assert Path(name).name == name and not name.startswith(".") and len(name) < 120 and name.isascii()
-    assert name != store.file_name(task_id + "'")

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -146,14 +145,12 @@ def test_line_cannot_name_a_file_outside_its_folder(calculations: Path, tmp_path
     assert [(item.reason, item.id) for item in manifest.dropped] == [("broken_entry", lines[0]["material_id"])]
 
 
-def test_killed_run_goes_on(real_data: Path, tmp_path: Path) -> None:
+def test_killed_run_goes_on(warm: Any, real_data: Path, tmp_path: Path) -> None:
     """kill -9 in the middle: what was finished stays, and the rest is made by the same call."""
     out = tmp_path / "labels"
     code = "import sys; from mattergen_e.labels.run import label; label([sys.argv[1]], sys.argv[2], jobs=2)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(real_data / "gpaw"), str(out)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
-    )  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = warm.start([sys.executable, "-c", code, real_data / "gpaw", out], environment=environment)
     wait_until(lambda: len(list(out.glob("items/*.json"))) >= 20, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -170,7 +167,7 @@ def test_killed_run_goes_on(real_data: Path, tmp_path: Path) -> None:
     assert not list(out.glob("**/.mattergen_e-*"))
 
 
-def wait_until(true: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+def wait_until(true: Callable[[], bool], process: Any, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert process.poll() is None, "the run ended before it could be killed"

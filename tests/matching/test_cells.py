@@ -11,8 +11,8 @@ from pymatgen.util.coord import lattice_points_in_supercell
 
 from mattergen_e.matching import Crystal
 from mattergen_e.matching.cell import Cell
-from mattergen_e.matching.lattices import Target, Tolerances, cosets, mappings
 from mattergen_e.matching.limits import check_size, is_compact
+from mattergen_e.matching.prefilters.lattices import Target, Tolerances, cosets, mappings
 from mattergen_e.matching.reduction import is_primitive_in_any_basis
 from mattergen_e.matching.sharing import share
 

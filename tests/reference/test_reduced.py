@@ -97,6 +97,31 @@ def test_cells_of_another_pymatgen_are_not_used_and_replaced(cache: Path, folder
     assert Reference.open(folder).reduced(0) is not None
 
 
+def test_chunks_of_another_reference_are_not_taken_for_its_own(
+    cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill while an old reference is brought up to date leaves chunks; replaced, it must not have their cells."""
+    _make_old(folder)
+    work = reduced._reduce
+
+    def stop(task: Any) -> Any:
+        if task.number == 2:
+            raise KeyboardInterrupt
+        return work(task)
+
+    monkeypatch.setattr(reduced, "_reduce", stop)
+    with pytest.raises(KeyboardInterrupt):
+        build([cache], folder, SETTINGS, jobs=1)
+    monkeypatch.undo()
+    others = SETTINGS.model_copy(update={"splits": ("val", "test")})
+    build([cache], folder, others, jobs=1, overwrite=True)
+    reference = Reference.open(folder)
+    for i in range(len(reference)):
+        cell = reference.reduced(i)
+        assert cell is not None
+        assert sorted(set(cell[2])) == sorted(set(reference.sites(i)[2]))
+
+
 def test_what_was_reduced_before_a_kill_is_not_reduced_again(
     cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

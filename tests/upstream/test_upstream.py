@@ -360,13 +360,10 @@ def test_hook_takes_errors_of_the_hub_only(raised: Exception, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("model", ["base_small", "bader_joint_small"])
-def test_small_models_with_mattergens_own_sampling_name_the_flag(model: str, tmp_path: Path) -> None:
+def test_small_models_with_mattergens_own_sampling_name_the_flag(model: str, tmp_path: Path, warm: Any) -> None:
     """They are trained with 200 steps, MatterGen's settings take 1000."""
     folder = Path(__file__).resolve().parents[2] / "checkpoints" / model
-    result = subprocess.run(
-        [str(BIN / "mattergen-generate"), str(tmp_path / "out"), f"--model_path={folder}", "--batch_size=1"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    result = warm.run(["mattergen-generate", tmp_path / "out", f"--model_path={folder}", "--batch_size=1"])
     assert result.returncode == 2, result.stderr[-3000:]
     last = result.stderr.strip().splitlines()[-1]
     assert (

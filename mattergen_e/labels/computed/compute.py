@@ -99,7 +99,8 @@ def compute(
     settings, out = settings or ComputeSettings(), Path(out)
     named = _named(sources)
     interpreter = find_python(python)
-    with ComputeFolder(out, settings.hash(), overwrite) as folder:
+    shaping = settings.model_dump(mode="json", exclude={"max_iterations"})
+    with ComputeFolder(out, settings.hash(), overwrite, shaping) as folder:
         tasks = [_job(item, out, interpreter.path, settings, timeout, keep_density) for item in named]
         todo = _todo(tasks, folder, overwrite, retry_failed)
         present = sum(job.id in folder.done for job in tasks) - sum(job.id in folder.done for job in todo)

@@ -4,22 +4,22 @@
     <folder>/manifest.jsonl    a line per finished crystal: id, formula, settings, versions, hashes, findings, seconds
     <folder>/failed.jsonl      a line per crystal that failed, with the reason
 
-A crystal is finished when its line is in the manifest. Lines are appended and brought to the disk as crystals finish;
-what a kill leaves of a line is cut off at the next start.
+A crystal is finished when its line is in the manifest. Both files are `LineJournal`s; lines are brought to the disk
+as crystals finish.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from mattergen_e.errors import UserError
-from mattergen_e.files import Lock, remove_temporary, replacing
+from mattergen_e.journal import LineJournal, difference, hold
 
 MANIFEST_NAME, FAILED_NAME = "manifest.jsonl", "failed.jsonl"
 WORK_PREFIX = ".work-"
@@ -31,87 +31,76 @@ class ComputeFolder:
 
     Attributes:
         folder: Its path.
-        done: Lines of the manifest by id.
-        failed: Lines of failed.jsonl by id.
     """
 
-    def __init__(self, folder: Path, settings_hash: str, overwrite: bool) -> None:
+    def __init__(
+        self, folder: Path, settings_hash: str, overwrite: bool, settings: Mapping[str, Any] | None = None
+    ) -> None:
         """Open the folder, or make it.
 
         Args:
             folder: Its path.
             settings_hash: Of the settings that its crystals must have been computed with.
             overwrite: Throw away crystals that were computed with others.
+            settings: The settings themselves, to say in what others differ.
 
         Raises:
             UserError: If it cannot be written to, is in use, holds crystals computed with other settings, or a
                 manifest that is not of this command.
         """
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = Lock(folder)
-        except OSError as error:
-            raise UserError(
-                f"{folder} cannot be written to ({error.strerror or error}): choose another --out."
-            ) from None
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(hold(folder))
+            stack.callback(self._clean)
             self._clean()
-            self.done = _read_lines(folder / MANIFEST_NAME)
-            self.failed = _read_lines(folder / FAILED_NAME)
-            self._check(settings_hash, overwrite)
-        except BaseException:
-            self._lock.release()
-            raise
+            self._manifest, self._failures = (_journal(folder / name) for name in (MANIFEST_NAME, FAILED_NAME))
+            stack.callback(self._manifest.close)
+            stack.callback(self._failures.close)
+            self._check(settings_hash, overwrite, settings or {})
+            self._held = stack.pop_all()
+
+    @property
+    def done(self) -> dict[str, dict[str, Any]]:
+        """Lines of the manifest by id."""
+        return self._manifest.items
+
+    @property
+    def failed(self) -> dict[str, dict[str, Any]]:
+        """Lines of failed.jsonl by id."""
+        return self._failures.items
 
     def _clean(self) -> None:
         """Remove what a killed process left behind."""
-        remove_temporary(self.folder)
         for path in self.folder.glob(f"{WORK_PREFIX}*"):
             shutil.rmtree(path, ignore_errors=True)
 
-    def _check(self, settings_hash: str, overwrite: bool) -> None:
+    def _check(self, settings_hash: str, overwrite: bool, settings: Mapping[str, Any]) -> None:
         others = [name for name, line in self.done.items() if line["settings_hash"] != settings_hash]
         if others and not overwrite:
+            former = self.done[others[0]].get("settings", {})
+            differing = difference({key: former.get(key) for key in settings}, dict(settings))
             raise UserError(
-                f"{self.folder} holds {len(others)} crystals computed with other settings (first: {others[0]}): choose "
-                "another --out, or replace them with --overwrite."
+                f"{self.folder} holds {len(others)} crystals computed with other settings (first: {others[0]}"
+                f"{f', {differing}' if differing else ''}): choose another --out, or replace them with --overwrite."
             )
         for name in others:
             (self.folder / f"{name}.npz").unlink(missing_ok=True)
             (self.folder / f"{name}{DENSITY_SUFFIX}").unlink(missing_ok=True)
-            del self.done[name]
         gone = [name for name in self.done if not (self.folder / f"{name}.npz").is_file()]
-        for name in gone:
-            del self.done[name]
-        if others or gone:
-            self._rewrite(MANIFEST_NAME, self.done)
-        old = [name for name, line in self.failed.items() if line["settings_hash"] != settings_hash]
-        self.forget(old)
+        _forget(self._manifest, {*others, *gone})
+        self.forget([name for name, line in self.failed.items() if line["settings_hash"] != settings_hash])
 
     def forget(self, names: list[str]) -> None:
         """Take crystals out of failed.jsonl, so that they are computed again."""
-        if names:
-            self.failed = {name: line for name, line in self.failed.items() if name not in set(names)}
-            self._rewrite(FAILED_NAME, self.failed)
+        _forget(self._failures, set(names))
 
     def add(self, line: dict[str, Any], failed: bool) -> None:
         """Append a finished crystal to the manifest, or a failed one to failed.jsonl."""
-        known, name = (self.failed, FAILED_NAME) if failed else (self.done, MANIFEST_NAME)
-        known[line["material_id"]] = line
-        with (self.folder / name).open("ab") as file:
-            file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _rewrite(self, name: str, lines: dict[str, dict[str, Any]]) -> None:
-        with replacing(self.folder / name) as file:
-            file.writelines(json.dumps(line).encode() + b"\n" for line in lines.values())
+        (self._failures if failed else self._manifest).add(line)
 
     def close(self) -> None:
         """Release the folder."""
-        self._clean()
-        self._lock.release()
+        self._held.close()
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +108,7 @@ class ComputeFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._held.__exit__(kind, error, trace)
 
 
 def work_folder(folder: Path) -> Path:
@@ -127,32 +116,26 @@ def work_folder(folder: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=folder))
 
 
-def _read_lines(path: Path) -> dict[str, dict[str, Any]]:
-    """Lines by id; a line that a kill cut off is removed from the file.
+def _forget(journal: LineJournal, names: set[str]) -> None:
+    if names:
+        journal.replace([line for name, line in journal.items.items() if name not in names])
+
+
+def _journal(path: Path) -> LineJournal:
+    """Lines by id.
 
     Raises:
         UserError: If the file was not written by this command.
     """
-    if not path.exists():
-        return {}
-    lines: dict[str, dict[str, Any]] = {}
-    sound = 0
     try:
-        with path.open("rb") as file:
-            for number, text in enumerate(file, 1):
-                if not text.endswith(b"\n"):
-                    break
-                line = json.loads(text)
-                if not {"material_id", "settings_hash", "input_hash"} <= set(line):
-                    raise ValueError(f"line {number}")
-                lines[line["material_id"]] = line
-                sound += len(text)
-        if sound < path.stat().st_size:
-            os.truncate(path, sound)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}): choose another --out.") from error
-    except (ValueError, TypeError) as error:
+        return LineJournal(path, _read, sync=True)
+    except ValueError as error:
         raise UserError(
             f"{path} was not written by `mattergen-e data compute` ({error}): choose another --out."
         ) from error
-    return lines
+
+
+def _read(line: Any) -> tuple[str, dict[str, Any]]:
+    if missing := [key for key in ("material_id", "settings_hash", "input_hash") if key not in line]:
+        raise ValueError(f"it has no {missing[0]}")
+    return line["material_id"], line

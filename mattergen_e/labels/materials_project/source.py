@@ -32,7 +32,8 @@ from pydantic import BaseModel, ConfigDict
 
 from mattergen_e.crystals.findings import Finding, LabelError
 from mattergen_e.errors import UserError
-from mattergen_e.files import Lock, remove_temporary
+from mattergen_e.files import remove_temporary
+from mattergen_e.journal import hold
 from mattergen_e.labels.materials_project import files
 from mattergen_e.labels.materials_project.client import Absent, Client
 from mattergen_e.labels.record import Calculation
@@ -151,15 +152,8 @@ def fetch(
     parts = {"dos": _fetch_dos} if dos else {}
     parts |= {"charge_density": _fetch_density} if charge_density else {}
     client = Client(rester, interval)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = Lock(out)
-        try:
-            return _fetch(query, out, parts, client, progress)
-        finally:
-            lock.release()
-    except OSError as error:
-        raise UserError(f"{error.filename or out} cannot be used ({error.strerror or error}): mend it.") from error
+    with hold(out, advice="mend it"):
+        return _fetch(query, out, parts, client, progress)
 
 
 def _fetch(query: Query, out: Path, parts: dict[str, Any], client: Client, progress: bool) -> int:

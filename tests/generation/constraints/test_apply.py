@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -158,21 +156,21 @@ def test_sampling_settings_read_the_file_in_both_places(compose, write):
     assert compose("joint", sampling=True).condition_loader_partial.constraints is None
 
 
-def command(output, constraints):
+def command(warm, output, constraints):
     call = [
-        str(Path(sys.executable).parent / "mattergen-generate"),
-        str(output),
+        "mattergen-generate",
+        output,
         f"--model_path={REPOSITORY / 'checkpoints' / 'bader_joint_small'}",
         "--sampling_config_name=joint",
         "--batch_size=2",
         "--num_batches=1",
         f"--sampling_config_overrides=['sampler_partial.constraints={constraints}']",
     ]
-    return subprocess.run(call, capture_output=True, text=True, timeout=600)
+    return warm.run(call)
 
 
 @pytest.mark.slow
-def test_command(write, tmp_path, solids):
+def test_command(warm, write, tmp_path, solids):
     """Template, fixed type and clamped charge with the trained model: 40 of its 200 steps."""
     solids["BaTiO3"].to(filename=str(tmp_path / "start.cif"), fmt="cif")
     order = [site.specie.symbol for site in solids["BaTiO3"]]
@@ -181,7 +179,7 @@ def test_command(write, tmp_path, solids):
         sites=[{"site": site, "element": "Sr", "bader_charge": 1.55}],
         template={"structure": "start.cif", "time": 0.2},
     )
-    done = command(tmp_path / "out", path)
+    done = command(warm, tmp_path / "out", path)
     assert done.returncode == 0, done.stderr[-2000:]
     crystals = read_crystals(tmp_path / "out")
     assert len(crystals) == 2
@@ -193,8 +191,8 @@ def test_command(write, tmp_path, solids):
 
 
 @pytest.mark.slow
-def test_command_says_what_is_wrong_before_it_loads_the_model(write, tmp_path):
-    done = command(tmp_path / "out", write(num_atoms=1, sites=[{"site": 2, "element": "O"}]))
+def test_command_says_what_is_wrong_before_it_loads_the_model(warm, write, tmp_path):
+    done = command(warm, tmp_path / "out", write(num_atoms=1, sites=[{"site": 2, "element": "O"}]))
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("mattergen-e: ") and "site 2 is constrained" in done.stderr
     assert "Traceback" not in done.stderr

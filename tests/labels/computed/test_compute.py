@@ -175,7 +175,7 @@ def test_a_rerun_computes_nothing(gpaw, computed):
 
 def test_other_settings_or_structures_are_not_mixed(gpaw, computed):
     crystal = NamedStructure("LiH", lih())
-    with pytest.raises(UserError, match=r"computed with other settings.*--overwrite"):
+    with pytest.raises(UserError, match=r"other settings \(first: .*, 'cutoff' was .* and is now 300.0\).*--overwrite"):
         labels.compute([crystal], computed, settings=FAST.model_copy(update={"cutoff": 300.0}), python=gpaw)
     with pytest.raises(UserError, match="LiH computed from another structure"):
         labels.compute([NamedStructure("LiH", lih(4.2))], computed, settings=FAST, python=gpaw)
@@ -305,6 +305,23 @@ def test_folders_of_others_are_left_alone(tmp_path, content):
     with pytest.raises(UserError, match="was not written by"):
         labels.ComputeFolder(tmp_path, FAST.hash(), True)
     assert (tmp_path / "manifest.jsonl").read_text() == content
+
+
+def test_the_first_setting_that_differs_is_named(tmp_path):
+    line = {
+        "material_id": "a",
+        "settings_hash": FAST.hash(),
+        "input_hash": "h",
+        "settings": FAST.model_dump(mode="json"),
+    }
+    with labels.ComputeFolder(tmp_path, FAST.hash(), False) as folder:
+        (tmp_path / "a.npz").write_bytes(b"")
+        folder.add(line, failed=False)
+    other = FAST.model_copy(update={"dos_width": 0.3})
+    with pytest.raises(UserError, match=r"first: a, 'dos_width' was [0-9.]+ and is now 0.3\): choose"):
+        labels.ComputeFolder(tmp_path, other.hash(), False, other.model_dump(mode="json"))
+    with labels.ComputeFolder(tmp_path, other.hash(), True) as folder:
+        assert folder.done == {} and not (tmp_path / "a.npz").exists()
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):

@@ -394,7 +394,7 @@ def test_no_network_is_one_sentence(tmp_path, no_key, monkeypatch):
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, rester):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be used"):
+    with pytest.raises(UserError, match="cannot be written to"):
         mp.fetch(ALL, tmp_path / "file", interval=0, rester=rester)
 
 

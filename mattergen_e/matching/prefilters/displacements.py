@@ -20,8 +20,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.matching.lattices import AverageCells, grid
 from mattergen_e.matching.limits import MAX_ELEMENTS
+from mattergen_e.matching.prefilters.lattices import AverageCells, grid
 
 #: Mappings and translations that are looked at together, at most.
 CHUNK = 32

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mattergen_e.matching.cell import Cell
-from mattergen_e.matching.displacements import CHUNK, Partners, judge
-from mattergen_e.matching.lattices import AverageCells, Mappings, Target, Tolerances, cosets, mappings
 from mattergen_e.matching.limits import check_elements
+from mattergen_e.matching.prefilters.displacements import CHUNK, Partners, judge
+from mattergen_e.matching.prefilters.lattices import AverageCells, Mappings, Target, Tolerances, cosets, mappings
 
 #: Mappings, and mappings and translations, that are looked at before all others: a good match is among them.
 FIRST = 6

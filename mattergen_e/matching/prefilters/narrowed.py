@@ -13,7 +13,7 @@ from pymatgen.core import Structure
 
 
 class NarrowedMatcher(StructureMatcher):
-    """A StructureMatcher for reduced cells that skips the mappings that cannot pass (see `prefilter`).
+    """A StructureMatcher for reduced cells that skips the mappings that cannot pass (see `outlook`).
 
     The mappings themselves come from pymatgen, bit by bit as without this class. `_get_lattices` is not part of
     pymatgen's public interface (checked with 2026.10.16): were it renamed, all mappings would be looked at and the
