@@ -17,18 +17,13 @@ from pymatgen.core import Lattice, Structure
 
 from mattergen_e.crystals.alignment import reduce_cell
 from mattergen_e.crystals.checks import EntryError, check_cell, check_lattice
-from mattergen_e.errors import UserError
+from mattergen_e.crystals.dictionary import split_dictionary
+from mattergen_e.errors import UserError, brief
 
 ID_KEYS = ("material_id", "id")
 SPLITS = ("train", "val", "test")
 TEXT_PROPERTIES = frozenset({"space_group", "chemical_system"})
 MAX_TEXT = 200
-
-
-def brief(error: BaseException) -> str:
-    """Kind and first words of an error, on one printable line."""
-    text = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()
-    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
 
 
 def read_id(fields: dict[str, Any]) -> str:
@@ -101,17 +96,14 @@ def read_structure(fields: dict[str, Any]) -> tuple[Structure, dict[str, list[An
 
 
 def _from_dictionary(given: dict[str, Any]) -> tuple[Structure, dict[str, list[Any]]]:
-    # Site properties are taken out first: pymatgen would build whatever classes a file names in them.
     sites = given.get("sites")
     if not isinstance(sites, list) or not sites or not isinstance(given.get("lattice"), dict):
         raise EntryError(
             "missing_structure", "'structure' is not a pymatgen dictionary: 'lattice' or 'sites' not given"
         )
-    bare = [{key: site[key] for key in ("species", "abc")} for site in sites]
-    properties = [site.get("properties") or {} for site in sites]
     check_lattice(Lattice.from_dict(given["lattice"]).matrix, len(sites))
-    structure = Structure.from_dict({"lattice": given["lattice"], "sites": bare})
-    return structure, {key: [p.get(key) for p in properties] for key in dict.fromkeys(k for p in properties for k in p)}
+    structure, properties = split_dictionary({"lattice": given["lattice"], "sites": sites})
+    return structure, properties
 
 
 def read_site_values(name: str, raw: Any) -> NDArray[np.float64]:

@@ -19,11 +19,11 @@ import numpy as np
 
 import mattergen_e
 from mattergen_e.crystals.checks import CheckOptions, EntryError, mattergen_names
-from mattergen_e.crystals.fields import brief, parse_renames
+from mattergen_e.crystals.fields import parse_renames
 from mattergen_e.data import cache
 from mattergen_e.data.collect import Collector, Dropped, Prepared, prepare, property_arrays, write_splits
 from mattergen_e.data.sources import ReadOptions, Record, iter_records, parse_record
-from mattergen_e.errors import UserError
+from mattergen_e.errors import UserError, brief
 from mattergen_e.progress import bar
 
 CHUNK = 128

@@ -24,7 +24,6 @@ from pymatgen.core import Structure
 from mattergen_e.crystals.checks import CRYSTAL_VALUES, EntryError
 from mattergen_e.crystals.fields import (
     ID_KEYS,
-    brief,
     read_cif,
     read_id,
     read_label_arrays,
@@ -33,7 +32,7 @@ from mattergen_e.crystals.fields import (
     read_split,
     read_structure,
 )
-from mattergen_e.errors import UserError
+from mattergen_e.errors import UserError, brief
 
 CSV_SUFFIXES = (".csv", ".csv.gz")
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz")

@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from mattergen_e.crystals.dictionary import read_dictionary
 from mattergen_e.errors import UserError
 from mattergen_e.spectra.grid import EnergyGrid
 
@@ -161,12 +162,10 @@ def _arrays(folder: Path | None, given: Any, place: str) -> Path | None:
 
 
 def _structure(given: Any, place: str) -> Structure | None:
-    from pymatgen.core import Structure
-
     if given is None:
         return None
     try:
-        return Structure.from_dict(given)
+        return read_dictionary(given)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{place}: the structure cannot be read ({error}): give pymatgen's dictionary.") from None
 

@@ -25,6 +25,7 @@ from mattergen.common.globals import GENERATED_CRYSTALS_EXTXYZ_FILE_NAME, GENERA
 from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 
+from mattergen_e.crystals.dictionary import read_dictionary
 from mattergen_e.descriptors.artefact import Artefact
 from mattergen_e.errors import UserError
 from mattergen_e.files import add_array
@@ -273,7 +274,7 @@ def parse_json_line(line: str | bytes) -> Generated:
     fields = json.loads(line)
     for elsewhere in ("dos", "arrays"):
         fields.pop(elsewhere, None)
-    return Generated(**{**fields, "structure": Structure.from_dict(fields["structure"])})
+    return Generated(**{**fields, "structure": read_dictionary(fields["structure"])})
 
 
 def with_spectra(crystals: list[Generated], lines: Iterable[str | bytes], file: Path | bytes) -> list[Generated]:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mattergen_e.crystals.dictionary import read_dictionary
+from mattergen_e.labels.folder import LabelStore, Outcome
+
 if TYPE_CHECKING:
     from pymatgen.core import Structure
-
-    from mattergen_e.labels.folder import LabelStore, Outcome
 
 #: Tight enough that two polymorphs, or one crystal under pressure, are two crystals.
 LENGTH_TOLERANCE = 0.02  # relative
@@ -29,14 +30,13 @@ def find_duplicates(store: LabelStore, outcomes: Sequence[Outcome]) -> list[Outc
         The outcomes, those of duplicates with the reason "duplicate".
     """
     from pymatgen.analysis.structure_matcher import StructureMatcher
-    from pymatgen.core import Structure
 
     matcher = StructureMatcher(LENGTH_TOLERANCE, POSITION_TOLERANCE, ANGLE_TOLERANCE, primitive_cell=True, scale=False)
     groups: dict[str, list[tuple[str, Structure]]] = defaultdict(list)
     marked = []
     for outcome in outcomes:
         if outcome.reason is None:
-            structure = Structure.from_dict(store.read(outcome.id)["label"]["structure"])
+            structure = read_dictionary(store.read(outcome.id)["label"]["structure"])
             group = groups[structure.composition.reduced_formula]
             same = next((name for name, other in group if matcher.fit(structure, other)), None)
             if same is None:

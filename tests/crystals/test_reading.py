@@ -192,7 +192,7 @@ def test_close_sites_of_a_generated_cif_stay_two(tmp_path):
     [
         ("notes.txt", "nothing", "holds no CIF"),
         ("gen_3.cif", "data_x\n_cell_length_a o\n", "gen_3.cif cannot be read"),
-        ("gen_3.cif", " " * 20_000_001, "gen_3.cif has 20000001 bytes"),
+        ("gen_3.cif", " " * 20_000_001, "gen_3.cif cannot be read: it has 20000001 bytes"),
     ],
 )
 def test_broken_archive_is_named_in_one_sentence(tmp_path, member, content, words):
@@ -242,7 +242,7 @@ def test_broken_file_is_named_in_one_sentence(tmp_path, name, content):
 
 def test_crystal_without_periodicity(tmp_path):
     (tmp_path / "molecule.xyz").write_text("2\nwater gone wrong\nO 0 0 0\nH 0 0 1\n")
-    with pytest.raises(UserError, match=r"molecule\.xyz, frame 0: a crystal needs three periodic directions"):
+    with pytest.raises(UserError, match=r"frame 0 cannot be read: a crystal needs three periodic directions"):
         read_structures([tmp_path / "molecule.xyz"])
 
 
@@ -264,13 +264,13 @@ def test_crystal_without_periodicity(tmp_path):
 )
 def test_broken_line_is_named(tmp_path, bare, entry):
     path = lines(tmp_path / "set.jsonl", {"id": "fine", "structure": bare["MgO"].as_dict()}, entry)
-    with pytest.raises(UserError, match=r'set\.jsonl, line 2: expected \{"id"'):
+    with pytest.raises(UserError, match=r'set\.jsonl, line 2 cannot be read: expected \{"id"'):
         read_structures([path])
 
 
 def test_line_without_sites(tmp_path, bare):
     entry = {"id": "void", "structure": {**bare["MgO"].as_dict(), "sites": []}}
-    with pytest.raises(UserError, match=r"set\.jsonl, line 1: expected"):
+    with pytest.raises(UserError, match=r"set\.jsonl, line 1 cannot be read: expected"):
         read_structures([lines(tmp_path / "set.jsonl", entry)])
 
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mattergen_e.crystals.fields import read_property, read_structure
 from mattergen_e.crystals.findings import LabelError
+from mattergen_e.errors import brief
 from mattergen_e.files import replacing
 from mattergen_e.labels.arrays import make_structure, read_arrays
 from mattergen_e.spectra.raw import RawDos
@@ -156,8 +158,6 @@ def read_material(folder: Path) -> tuple[Structure, dict[str, float], dict[str, 
     Raises:
         LabelError: With the reasons of `read_json`, or bad_structure.
     """
-    from mattergen_e.crystals.fields import brief, read_property, read_structure
-
     fields = read_json(folder / MATERIAL)
     try:
         structure, _ = read_structure(fields)
