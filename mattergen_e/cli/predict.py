@@ -25,7 +25,7 @@ def predict(
         list[Path], typer.Argument(help="CIF, POSCAR, extxyz or JSON lines files, or folders of them.")
     ],
     model_path: ModelPath,
-    out: Annotated[Path, typer.Option(help="JSON lines file to write; spectra go into an npz file beside it.")],
+    out: Annotated[Path, typer.Option(help="JSON lines file to write; spectra and grids go into an npz beside it.")],
     samples: Samples = 8,
     steps: Steps = 20,
     batch_size: BatchSize = 64,
@@ -48,8 +48,12 @@ def predict(
         named = read_structures(structures)
         model = load_model(model_path)
     beside, descriptors = run.spectra_path(out), getattr(model, "descriptors", {}).values()
-    if beside.exists() and not overwrite and any(descriptor.grid is not None for descriptor in descriptors):
-        raise UserError(f"{beside} exists, where spectra go: choose another --out or add --overwrite.")
+    if (
+        beside.exists()
+        and not overwrite
+        and any(descriptor.grid is not None or descriptor.place == "grid" for descriptor in descriptors)
+    ):
+        raise UserError(f"{beside} exists, where spectra and grids go: choose another --out or add --overwrite.")
     predictions = run.predict(model, named, samples=samples, steps=steps, batch_size=batch_size, seed=seed)
     shown = track(predictions, description="Predicting", total=len(named), console=stderr())
     count = run.write_predictions(out, shown)

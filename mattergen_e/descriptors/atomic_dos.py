@@ -174,6 +174,10 @@ class AtomicDos(Descriptor):
         autoencoder = self.of_model().to(x.device)
         return torch.from_numpy(autoencoder.decode(self.decode(x))).to(x.device)
 
+    def reconstruct(self, labels: NDArray[np.floating]) -> NDArray[np.floating]:
+        """What the autoencoder leaves of spectra, (n_sites, points)."""
+        return self.of_model().reconstruct(labels)
+
     def site_properties(self, values: np.ndarray) -> dict[str, list]:
         """None: thirty latents do not make a column; see `spectra`."""
         return {}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mattergen_e.crystals.quantity import Frame, Place, Quantity
-from mattergen_e.data.cache import open_sites
+from mattergen_e.data.cache import load_array, open_crystals, open_sites
 from mattergen_e.descriptors.artefact import Artefact
 from mattergen_e.descriptors.measure import Measure, mean_absolute
 from mattergen_e.descriptors.networks import RowEmbedding, RowHead
@@ -207,6 +207,10 @@ class Descriptor:
         Raises:
             UserError: If the cache has none.
         """
+        if self.place == "crystal":
+            return open_crystals(split_dir, self.name)
+        if self.place == "grid":
+            return load_array(split_dir / "grids" / f"{self.name}.npy").reshape(-1, self.dim)
         return open_sites(split_dir, self.name)
 
     def check_cache(self, cache: Path) -> None:
@@ -353,6 +357,13 @@ class Descriptor:
             return None
         grid = values.reshape(*self.probes, self.dim).astype(np.float32)
         return Artefact(file=f"generated_{self.name}.npz", arrays={self.name: grid})
+
+    def reconstruct(self, labels: NDArray[np.floating]) -> NDArray[np.floating] | None:
+        """What encoding and decoding leaves of labels, (n_rows, result_dim), that are spectra; else None.
+
+        No prediction should be expected to come closer.
+        """
+        return None
 
     def spectra(self, values: np.ndarray) -> CrystalSpectra | None:
         """Spectra that the physical values of one crystal stand for, to be written beside it; none by default.

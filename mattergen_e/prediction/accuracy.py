@@ -14,7 +14,7 @@ from pymatgen.core import Element
 from mattergen_e.crystals.element_means import element_means
 from mattergen_e.crystals.reading import NamedStructure, read_structures
 from mattergen_e.data.cache import load_array, load_manifest, open_sites
-from mattergen_e.descriptors.atomic_dos import AtomicDos
+from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.prediction import predict_descriptors
 from mattergen_e.errors import UserError
 from mattergen_e.prediction.run import predict
@@ -119,10 +119,10 @@ def measure(
     for start in range(0, count, batch_size):
         batch = collate([dataset[i] for i in range(start, min(start + batch_size, count))])
         predicted = predict_descriptors(model, batch, samples=samples, steps=steps)
-        numbers = batch["atomic_numbers"].numpy()
-        for name in descriptors:
-            p = predicted[name]
-            parts[name].append((numbers, batch[name].numpy(), p.mean.cpu().numpy(), p.std.cpu().numpy()))
+        for name, descriptor in descriptors.items():
+            p, truth = predicted[name], batch[name].numpy()
+            numbers = batch["atomic_numbers"].numpy() if descriptor.place == "site" else np.zeros(len(truth), dtype=int)
+            parts[name].append((numbers, truth, p.mean.cpu().numpy(), p.std.cpu().numpy()))
     settings = {"samples": samples, "steps": steps, "seed": seed}
     return [
         _accuracy(
@@ -130,7 +130,7 @@ def measure(
             count,
             descriptor,
             [np.concatenate(x) for x in zip(*parts[name], strict=True)],
-            train_means(root, name),
+            _baseline(root, descriptor),
             settings,
         )
         for name, descriptor in descriptors.items()
@@ -152,9 +152,9 @@ def _accuracy(
     numbers, truth, mean, std = numbers[known], truth[known], mean[known], std[known]
     guess = np.stack([means.get(int(z), means[0]) for z in numbers])
     spectra = None
-    if isinstance(descriptor, AtomicDos):
-        reconstruct = descriptor.of_model().reconstruct
-        spectra = spectral_accuracy(numbers, truth, mean, guess, descriptor.grid, reconstruct)
+    left = descriptor.reconstruct(truth)
+    if left is not None and descriptor.grid is not None:
+        spectra = spectral_accuracy(numbers, truth, mean, guess, descriptor.grid, left)
     error, baseline = np.abs(mean - truth).mean(axis=1), np.abs(guess - truth).mean(axis=1)
     kinds, counts = np.unique(numbers, return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -170,7 +170,7 @@ def _accuracy(
         spread=float(std.mean()),
         by_element=[
             ElementAccuracy(
-                Element.from_Z(int(kinds[k])).symbol,
+                Element.from_Z(int(kinds[k])).symbol if kinds[k] else "all",
                 int(counts[k]),
                 float(error[numbers == kinds[k]].mean()),
                 float(baseline[numbers == kinds[k]].mean()),
@@ -186,6 +186,14 @@ def train_means(cache: str | Path, name: str) -> dict[int, np.ndarray]:
     """Element means of a site value over a cache's training split."""
     train = Path(cache) / "train"
     return element_means(np.asarray(load_array(train / "atomic_numbers.npy")), open_sites(train, name))
+
+
+def _baseline(cache: Path, descriptor: Descriptor) -> dict[int, np.ndarray]:
+    """Element means of the labels of a descriptor of sites; of another, the mean over the training split."""
+    if descriptor.place == "site":
+        return train_means(cache, descriptor.name)
+    values = descriptor.read_cache(cache / "train")
+    return {0: values[np.isfinite(values).all(axis=1)].mean(axis=0)}
 
 
 def save_means(path: str | Path, means: Mapping[str, Mapping[int, np.ndarray]]) -> None:
@@ -286,7 +294,7 @@ def measure_file(
         UserError: If the file or the means cannot be read.
     """
     means = load_means(Path(model_path) / ELEMENT_MEANS)
-    names = [name for name, d in getattr(model, "descriptors", {}).items() if d.grid is None]
+    names = [n for n, d in getattr(model, "descriptors", {}).items() if d.grid is None and d.place == "site"]
     crystals = read_labelled(path, names)[:limit]
     return measure_labelled(model, crystals, means, samples=samples, steps=steps, batch_size=batch_size, seed=seed)
 

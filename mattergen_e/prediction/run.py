@@ -1,4 +1,4 @@
-"""Descriptors of given structures, with the sites in the order of the input."""
+"""Descriptors of given structures, in the cell and with the sites in the order of the input."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from pymatgen.core import Structure
 
 from mattergen_e.crystals.graphs import reduce_named, to_graph
 from mattergen_e.crystals.reading import NamedStructure
+from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.prediction import predict_descriptors
 from mattergen_e.files import add_array
+from mattergen_e.prediction.cells import CellMap
 from mattergen_e.spectra.grid import EnergyGrid
 
 #: Smallest volume per site, in cubic angstrom, of what is called a crystal.
@@ -28,7 +30,7 @@ LEAST_VOLUME = 0.05
 
 @dataclass(frozen=True)
 class SitePrediction:
-    """Predicted descriptors of one structure: mean and spread by name, each of shape (n_sites, dim).
+    """Predicted descriptors of one structure: mean and spread by name, each of shape (n_rows, dim).
 
     Attributes:
         id: Name of the structure.
@@ -36,6 +38,7 @@ class SitePrediction:
         mean: Mean over the samples by descriptor.
         std: Standard deviation over the samples by descriptor.
         grids: Energies of those descriptors that are spectra (states/eV), by name.
+        descriptors: What was predicted, by name.
     """
 
     id: str
@@ -43,15 +46,42 @@ class SitePrediction:
     mean: dict[str, np.ndarray]
     std: dict[str, np.ndarray]
     grids: dict[str, EnergyGrid] = field(default_factory=dict)
+    descriptors: dict[str, Descriptor] = field(default_factory=dict)
+
+    def in_arrays(self, name: str) -> bool:
+        """Whether a descriptor goes into the npz file beside the lines: spectra and grids."""
+        return name in self.grids or self.place(name) == "grid"
+
+    def place(self, name: str) -> str:
+        """Where the rows of a descriptor live."""
+        return self.descriptors[name].place if name in self.descriptors else "site"
 
     def as_line(self) -> dict[str, Any]:
-        """The entry of the output file: plain lists for one component per site, lists of lists for more; no spectra."""
-        line: dict[str, Any] = {"id": self.id, "structure": self.structure.as_dict()}
-        for name, values in self.mean.items():
-            if name not in self.grids:
-                line[name] = _as_list(values)
-                line[f"{name}_std"] = _as_list(self.std[name])
-        return line
+        """The entry of the output file, without what goes into arrays.
+
+        Values of sites stand under the descriptor's name, a number or a list per site; those of the crystal under
+        `values`, a number or a list; each with the spread under `<name>_std`.
+        """
+        line: dict[str, Any] = {"id": self.id, "structure": plain(self.structure.as_dict())}
+        values: dict[str, Any] = {}
+        for name in self.mean:
+            if self.in_arrays(name):
+                continue
+            for key, rows in ((name, self.mean[name]), (f"{name}_std", self.std[name])):
+                if self.place(name) == "crystal":
+                    values[key] = _as_list(rows)[0]
+                else:
+                    line[key] = _as_list(rows)
+        return line | ({"values": values} if values else {})
+
+
+def plain(value: Any) -> Any:
+    """A value with the numbers of numpy as those of JSON."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _as_list(values: np.ndarray) -> list:
@@ -71,7 +101,7 @@ def predict(
     """Predicts descriptors of structures, batch by batch, in the order of the input.
 
     Each structure is reduced to its primitive, Niggli-reduced cell, as in training, and the values are carried back to
-    the sites of the input.
+    the sites and the cell of the input.
 
     Args:
         model: A joint model.
@@ -90,7 +120,8 @@ def predict(
     """
     from mattergen.common.utils.globals import SELECTED_ATOMIC_NUMBERS
 
-    grids = {name: d.grid for name, d in (getattr(model, "descriptors", None) or {}).items() if d.grid is not None}
+    descriptors: dict[str, Descriptor] = dict(getattr(model, "descriptors", None) or {})
+    grids = {name: d.grid for name, d in descriptors.items() if d.grid is not None}
     known, cutoff = frozenset(SELECTED_ATOMIC_NUMBERS), float(model.diffusion_module.model.gemnet.cutoff)
     torch.manual_seed(seed)
     for start in range(0, len(structures), batch_size):
@@ -98,17 +129,19 @@ def predict(
         reduced = [reduce_named(named, known, cutoff) for named in chunk]
         batch = collate([to_graph(cell) for cell, _ in reduced])
         predicted = predict_descriptors(model, batch, samples=samples, steps=steps)
-        sizes = [len(cell) for cell, _ in reduced]
-        means = {name: p.mean.cpu().split(sizes) for name, p in predicted.items()}
-        stds = {name: p.std.cpu().split(sizes) for name, p in predicted.items()}
+        sizes = torch.tensor([len(cell) for cell, _ in reduced])
+        counts = {name: descriptors[name].count(sizes).tolist() for name in predicted}
+        means = {name: p.mean.cpu().split(counts[name]) for name, p in predicted.items()}
+        stds = {name: p.std.cpu().split(counts[name]) for name, p in predicted.items()}
         for i, named in enumerate(chunk):
-            site_map = reduced[i][1]
+            back = CellMap(*reduced[i], named.structure)
             yield SitePrediction(
                 id=named.id,
                 structure=named.structure,
-                mean={name: values[i].numpy()[site_map] for name, values in means.items()},
-                std={name: values[i].numpy()[site_map] for name, values in stds.items()},
+                mean={n: back.values(descriptors[n], values[i].numpy()) for n, values in means.items()},
+                std={n: back.spread(descriptors[n], values[i].numpy()) for n, values in stds.items()},
                 grids=grids,
+                descriptors=descriptors,
             )
 
 
@@ -118,10 +151,11 @@ def spectra_path(path: str | Path) -> Path:
 
 
 def write_predictions(path: str | Path, predictions: Iterable[SitePrediction]) -> int:
-    """Writes predictions as JSON lines, and spectra beside them; under temporary names, renamed at the end.
+    """Writes predictions as JSON lines, spectra and grids beside them; under temporary names, renamed at the end.
 
-    The npz file holds, for line k (from 0) and descriptor D, `D_<k>` and `D_std_<k>`, (n_sites, points) float32 in
-    states/eV, and once `D_energies`, (points,) eV relative to the Fermi energy. A line names its arrays under `D`.
+    The npz file holds, for line k (from 0) and descriptor D, `D_<k>` and `D_std_<k>`: of spectra (n_sites, points)
+    float32 in states/eV, and once `D_energies`, (points,) eV relative to the Fermi energy; of grids (*probes, dim)
+    float32. A line names its arrays under `D`.
 
     Args:
         path: The JSON lines.
@@ -138,7 +172,7 @@ def write_predictions(path: str | Path, predictions: Iterable[SitePrediction]) -
     try:
         with os.fdopen(handle, "w") as file, ZipFile(arrays, "w") as archive:
             for prediction in predictions:
-                names = _write_spectra(archive, prediction, count)
+                names = _write_arrays(archive, prediction, count)
                 links = {name: {"file": beside.name, **of_name} for name, of_name in names.items()}
                 file.write(json.dumps(prediction.as_line() | links) + "\n")
                 count += 1
@@ -152,13 +186,17 @@ def write_predictions(path: str | Path, predictions: Iterable[SitePrediction]) -
     return count
 
 
-def _write_spectra(archive: ZipFile, prediction: SitePrediction, line: int) -> dict[str, dict[str, str]]:
-    """Adds the spectra of one line; returns the names of the arrays by descriptor."""
+def _write_arrays(archive: ZipFile, prediction: SitePrediction, line: int) -> dict[str, dict[str, str]]:
+    """Adds the spectra and grids of one line; returns the names of the arrays by descriptor."""
     names = {}
-    for name, grid in prediction.grids.items():
-        names[name] = {"mean": f"{name}_{line}", "std": f"{name}_std_{line}", "energies": f"{name}_energies"}
-        add_array(archive, names[name]["mean"], prediction.mean[name].astype(np.float32))
-        add_array(archive, names[name]["std"], prediction.std[name].astype(np.float32))
-        if line == 0:
-            add_array(archive, names[name]["energies"], grid.energies)
+    for name in filter(prediction.in_arrays, prediction.mean):
+        names[name] = {"mean": f"{name}_{line}", "std": f"{name}_std_{line}"}
+        for key, values in (("mean", prediction.mean[name]), ("std", prediction.std[name])):
+            if prediction.place(name) == "grid":
+                values = values.reshape(*prediction.descriptors[name].probes, -1)
+            add_array(archive, names[name][key], values.astype(np.float32))
+        if name in prediction.grids:
+            names[name]["energies"] = f"{name}_energies"
+            if line == 0:
+                add_array(archive, names[name]["energies"], prediction.grids[name].energies)
     return names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +39,7 @@ def spectral_accuracy(
     prediction: np.ndarray,
     element_mean: np.ndarray,
     grid: EnergyGrid,
-    reconstruct: Callable[[np.ndarray], np.ndarray],
+    left: np.ndarray,
 ) -> SpectralAccuracy:
     """Compares spectra with labels.
 
@@ -50,9 +49,9 @@ def spectral_accuracy(
         prediction: Predicted spectra, likewise.
         element_mean: Mean spectra of the sites' elements, likewise.
         grid: Energies of all of them.
-        reconstruct: What the autoencoder leaves of spectra.
+        left: What the autoencoder leaves of the labels.
     """
-    kinds = [wasserstein(spectra, truth, grid) for spectra in (prediction, element_mean, reconstruct(truth))]
+    kinds = [wasserstein(spectra, truth, grid) for spectra in (prediction, element_mean, left)]
     by_element = [summarise_by_element(values, numbers) for values in kinds]
     return SpectralAccuracy(
         all=Distances(*map(summarise, kinds)),

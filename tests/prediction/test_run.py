@@ -230,3 +230,35 @@ def test_predictions_can_be_read_again(tmp_path, model, solids):
     again = read_structures([tmp_path / "out.jsonl"])
     assert [s.id for s in again] == list(solids)
     assert all(s.structure == solids[s.id] for s in again)
+
+
+def test_a_run_of_its_own_can_be_predicted(model, solids, tmp_path):
+    """The columns that ASE reads are numpy's, which JSON does not know."""
+    from mattergen_e.crystals.reading import read_structures
+    from mattergen_e.generation.formats import Generated, batch_files
+
+    crystals = [
+        Generated(index=i, batch=0, structure=s, conditions={}, seed=0, values={"total": 1.5})
+        for i, s in enumerate((solids["NaCl"], solids["MgO"]))
+    ]
+    (tmp_path / "generated_crystals.extxyz").write_bytes(batch_files(crystals)["generated_crystals.extxyz"])
+    found = read_structures([tmp_path / "generated_crystals.extxyz"])
+    assert write_predictions(tmp_path / "out.jsonl", predict(model, found, samples=1, steps=2)) == 2
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == ["gen_0", "gen_1"] and len(lines[0]["bader_charge"]) == 2
+
+
+def test_results_of_the_crystal_and_of_a_grid(make_joint, solids, tmp_path):
+    descriptors = {
+        "total": Descriptor(name="total", place="crystal"),
+        "rho": Descriptor(name="rho", place="grid", probes=(4, 4, 4)),
+    }
+    model = make_joint(descriptors, **WHOLE_SHELLS)
+    large = solids["NaCl"] * (2, 1, 1)
+    write_predictions(
+        tmp_path / "out.jsonl", predict(model, named({"a": solids["MgO"], "b": large}), samples=2, steps=2)
+    )
+    first, second = (json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines())
+    assert set(first["values"]) == {"total", "total_std"} and isinstance(second["values"]["total"], float)
+    with np.load(tmp_path / first["rho"]["file"]) as arrays:
+        assert arrays[first["rho"]["mean"]].shape == arrays[second["rho"]["std"]].shape == (4, 4, 4, 1)
