@@ -26,7 +26,7 @@ from mattergen.common.data.chemgraph import ChemGraph
 
 from mattergen_e import provenance
 from mattergen_e.diffusion.classifier import Classifier
-from mattergen_e.diffusion.classifier_target import ClassifierSettings, Wanted
+from mattergen_e.diffusion.guidance_target import ClassifierSettings, GuidanceTarget
 from mattergen_e.diffusion.held import ClampedDescriptor, FixedTypes, Held, SiteTargets
 from mattergen_e.diffusion.sampler import JointSampler
 from mattergen_e.networks.predictor.folder import load
@@ -71,7 +71,7 @@ def classifier(folder: Path, device: torch.device) -> Classifier:
     values = np.interp(grid.energies, TOTAL_GRID.energies, SPECTRUM).astype(np.float32)[None]
     targets = Targets("classifier", Request(file=Path("none")), ("spectrum",), values, "", grid)
     settings = ClassifierSettings(predictor=folder, target=Path("none"))
-    return Classifier(predictor, Wanted(settings, targets, predictor.grids.sites, predictor.fingerprint))
+    return Classifier(predictor, GuidanceTarget(settings, targets, predictor.grids.sites, predictor.fingerprint))
 
 
 def kinds(arguments: argparse.Namespace, batch: ChemGraph) -> dict[str, tuple[JointSampler, ChemGraph]]:

@@ -48,7 +48,7 @@ class MatterGenESearchPath(SearchPathPlugin):
         upstream = importlib.import_module("mattergen_e.upstream")
         upstream.prepare()
         if "mattergen.generator" in sys.modules:
-            importlib.import_module("mattergen_e.upstream.generator").prepare()
+            importlib.import_module("mattergen_e.generation.hooks").prepare()
 
         main = next((element for element in search_path.get_path() if element.provider == "main"), None)
         kind = _kind(main.path if main is not None else None)

@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mattergen_e.descriptors.rows import structure_rows
-from mattergen_e.diffusion.classifier_target import NAME, TARGET, Wanted, read_wanted, values_of
+from mattergen_e.diffusion.guidance_target import NAME, TARGET, GuidanceTarget, read_guidance, values_of
 from mattergen_e.diffusion.predictors import CrystalGuard
 from mattergen_e.diffusion.site_conditions import told_key, values_key
+from mattergen_e.networks.predictor.folder import load
 from mattergen_e.networks.predictor.guidance import Target, energy
 from mattergen_e.networks.predictor.model import Predictor
 from mattergen_e.networks.predictor.neighbours import Edges, neighbours
@@ -39,29 +40,27 @@ class Classifier:
 
     Attributes:
         predictor: Of noised crystals.
-        wanted: The spectra, and how strongly they are wanted.
+        guidance: The target spectra, and how strongly they pull.
     """
 
     predictor: Predictor
-    wanted: Wanted
+    guidance: GuidanceTarget
 
     @classmethod
-    def load(cls, settings: Mapping[str, Any] | Wanted | None, device: torch.device) -> Classifier | None:
+    def load(cls, settings: Mapping[str, Any] | GuidanceTarget | None, device: torch.device) -> Classifier | None:
         """Reads the predictor of `sampler_partial.classifier`; None where none is asked for.
 
         Raises:
-            UserError: As `read_wanted`; or if the predictor is damaged.
+            UserError: As `read_guidance`; or if the predictor is damaged.
         """
-        from mattergen_e.networks.predictor.folder import load
-
-        wanted = settings if isinstance(settings, Wanted) else read_wanted(settings)
-        return None if wanted is None else cls(load(wanted.settings.predictor, device), wanted)
+        guidance = settings if isinstance(settings, GuidanceTarget) else read_guidance(settings)
+        return None if guidance is None else cls(load(guidance.settings.predictor, device), guidance)
 
     def tell(self, conditions: Any) -> Any:
         """The conditions with a spectrum per crystal: those that the loader put there, else in turn from the first."""
-        if TARGET in conditions or self.wanted.targets is None:
+        if TARGET in conditions or self.guidance.targets is None:
             return conditions
-        values = values_of(self.wanted.targets, range(len(conditions["num_atoms"])))
+        values = values_of(self.guidance.targets, range(len(conditions["num_atoms"])))
         return conditions.replace(**{TARGET: values.to(conditions["num_atoms"].device)})
 
     def guide(self, score: Any, x: Any, t: Tensor, guard: CrystalGuard) -> Any:
@@ -76,7 +75,7 @@ class Classifier:
             t: (n_crystals,) its times.
             guard: Knows the crystals that are parked, which are left alone.
         """
-        strength, clip = self.wanted.settings.strength, self.wanted.settings.clip
+        strength, clip = self.guidance.settings.strength, self.guidance.settings.clip
         if strength == 0:
             return score
         edges = neighbours(x, self.predictor.settings.encoder)

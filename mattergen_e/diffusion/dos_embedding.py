@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn.functional import gelu
@@ -12,10 +12,8 @@ from mattergen_e.errors import UserError
 from mattergen_e.spectra.curves import check_window, inside
 from mattergen_e.spectra.grid import TOTAL_GRID, EnergyGrid, require_same
 from mattergen_e.spectra.windows import RandomWindows
+from mattergen_e.targets.targets import Targets
 from mattergen_e.upstream import exit_on_user_error, register_property
-
-if TYPE_CHECKING:
-    from mattergen_e.targets.targets import Targets
 
 #: The condition's name in batches, recipes and --properties_to_condition_on.
 NAME = "dos"
@@ -90,14 +88,6 @@ class DosEmbedding(torch.nn.Module):
         d = torch.log1p(torch.where(given, spectra, torch.zeros_like(spectra)))
         x = self.first(torch.cat([d, given.to(d.dtype)], dim=-1))
         return gelu(self.second(gelu(self.norm(x))))
-
-    def check_targets(self, targets: Targets) -> None:
-        """Checks that every target tells something in the energies that the model looks at.
-
-        Raises:
-            UserError: If one does not.
-        """
-        check_reliable(targets, self.reliable)
 
 
 def check_reliable(targets: Targets, reliable: Sequence[float]) -> None:

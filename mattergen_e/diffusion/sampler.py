@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,13 +17,10 @@ from mattergen.diffusion.sampling.classifier_free_guidance import GuidedPredicto
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.descriptors.rows import structure_rows
 from mattergen_e.diffusion.classifier import Classifier
-from mattergen_e.diffusion.classifier_target import NAME, Wanted
 from mattergen_e.diffusion.held import Held
 from mattergen_e.diffusion.predictors import CrystalGuard, DescriptorPredictor, Guarded
-from mattergen_e.diffusion.settings import guidance_factor, require_elements, reverse_steps, volume_bounds
+from mattergen_e.diffusion.settings import reverse_steps, volume_bounds
 from mattergen_e.errors import UserError
-from mattergen_e.networks.predictor.noise import describe_noise, require_same_noise
-from mattergen_e.upstream import exit_on_user_error
 
 
 @dataclass(frozen=True)
@@ -52,8 +48,6 @@ class JointSampler(GuidedPredictorCorrector):
         classifier: What pulls the scores towards spectra; None: nothing does.
         output: What the command does with the results.
         volume_per_site: Bounds in cubic angstrom that cells are held to during sampling.
-        draw: What runs the batches and writes them, in place of MatterGen's function of that kind; the sampling
-            settings name it.
     """
 
     def __init__(
@@ -63,7 +57,6 @@ class JointSampler(GuidedPredictorCorrector):
         cutoff: float,
         output: OutputSettings,
         volume_per_site: Sequence[float | None] = (0.5, None),
-        draw: Callable[..., list] | None = None,
         held: Held | None = None,
         classifier: Classifier | None = None,
         **arguments: Any,
@@ -81,7 +74,6 @@ class JointSampler(GuidedPredictorCorrector):
             self._remove_conditioning_fn = lambda x: remove(self.held.hide(x))
         self.descriptors = dict(descriptors)
         self.output = output
-        self.draw = draw
         self.guard = CrystalGuard(cutoff, *volume_bounds(volume_per_site))
         self._predictors = self._steps(self._predictors, {*descriptors})
         self._correctors = self._steps(self._correctors, set())
@@ -92,7 +84,6 @@ class JointSampler(GuidedPredictorCorrector):
         return guarded | self.held.wrap({name: step for name, step in guarded.items() if name not in held})
 
     @classmethod
-    @exit_on_user_error
     def from_pl_module(
         cls,
         pl_module: DiffusionLightningModule,
@@ -100,11 +91,6 @@ class JointSampler(GuidedPredictorCorrector):
         N: int | None = None,
         eps_t: float | None = None,
         output: Mapping[str, Any] | None = None,
-        constraints: Any = None,
-        constrain: Callable[[Any, Any, Wanted | None], Held] | None = None,
-        classifier: Mapping[str, Any] | Classifier | None = None,
-        omega: float | None = None,
-        guidance_scale: float = 0.0,
         **arguments: Any,
     ) -> JointSampler:
         """Makes a sampler for a loaded model.
@@ -114,50 +100,17 @@ class JointSampler(GuidedPredictorCorrector):
             N: Number of reverse steps; by default as many as the atom types were trained with.
             eps_t: Last diffusion time that the network is evaluated at; by default 1/N.
             output: Fields of `OutputSettings`.
-            constraints: What is held in all crystals: a file, or a `Held`.
-            constrain: Makes a `Held` of the file, the model and what a classifier is asked for; the sampling settings
-                name it.
-            classifier: Guidance by a predictor: fields of `ClassifierSettings`, or a `Classifier`.
-            omega: Strength of the guidance as DOSMatGen counts it (section 2.4): MatterGen's factor less 1.
-            guidance_scale: MatterGen's factor; 0 is unconditional, 1 conditional.
-            **arguments: As of MatterGen's `GuidedPredictorCorrector`.
+            **arguments: As of the constructor and of MatterGen's `GuidedPredictorCorrector`.
 
         Raises:
-            UserError: If N or the constraints contradict the model, both strengths of guidance are given, the
-                classifier is none, or the model does not generate the elements or lacks what its descriptors' results
-                need.
+            UserError: If N contradicts the model, or a setting makes no sense.
         """
         module: Any = pl_module.diffusion_module
-        for descriptor in getattr(pl_module, "descriptors", {}).values():
-            descriptor.require_ready()
-        require_elements(module.corruption.corrupted_fields)
         if module.model.element_mask_func is None:  # mattergen-generate sets it; Python callers get the same
             module.model.element_mask_func = mask_disallowed_elements
         steps = reverse_steps(N, {c.N for c in module.corruption.discrete_corruptions.values()})
-        if not isinstance(classifier, Classifier):
-            classifier = Classifier.load(classifier, pl_module.device)
-        wanted = None if classifier is None else classifier.wanted
-        if constraints is not None and not isinstance(constraints, Held):
-            if constrain is None:
-                raise UserError("a constraints file is read by the sampling settings `joint`: use those.")
-            constraints = constrain(constraints, pl_module, wanted)
-        asked = [] if constraints is None else [target.name for target in constraints.targets]
-        if classifier is not None:
-            classifier.wanted.require_targets(NAME in asked)
-            noise = describe_noise(module.corruption)
-            require_same_noise(classifier.predictor.noise, noise, classifier.wanted.settings.predictor)
-        guidance = guidance_factor(guidance_scale, omega)
-        if guidance == 0 and set(asked) - {NAME}:
-            print(
-                "mattergen-e: a guidance factor of 0 generates as if no site was told anything: add "
-                "--diffusion_guidance_factor=2.0.",
-                file=sys.stderr,
-            )
         return cls(
             diffusion_module=module,
-            held=constraints,
-            classifier=classifier,
-            guidance_scale=guidance,
             device=pl_module.device,
             N=steps,
             eps_t=1 / steps if eps_t is None else eps_t,

@@ -1,9 +1,9 @@
-"""Sampling settings that a model cannot follow: what is said of them, before the model is built and after."""
+"""Sampling settings as numbers: what was asked for and what the model was trained with make one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from mattergen_e.errors import UserError
@@ -50,33 +50,6 @@ def reverse_steps(asked: Any, trained: Collection[int]) -> Any:
             "leave N out or set it to that number."
         )
     return steps
-
-
-def require_trained_steps(steps: Any, trained: Collection[int]) -> None:
-    """Stop when MatterGen's own sampling settings take another number of steps than a model was trained with."""
-    if steps is not None and trained and set(trained) != {steps}:
-        raise UserError(
-            f"this model was trained with {min(trained)} steps, but the sampling settings take {steps}: add "
-            "--sampling_config_name=joint to the command, which takes as many as the model."
-        )
-
-
-def require_joint_settings(descriptors: Collection[str]) -> None:
-    """Stop when a model with descriptors shall be sampled with settings that know none."""
-    if descriptors:
-        raise UserError(
-            f"this model generates {', '.join(descriptors)} together with the structure: add "
-            "--sampling_config_name=joint to the command."
-        )
-
-
-def require_elements(fields: Iterable[str]) -> None:
-    """Stop when a joint sampler shall sample a model that does not generate the elements, by its noised fields."""
-    if "atomic_numbers" not in fields:
-        raise UserError(
-            "this model was trained for crystal structure prediction, without diffusion of atom types: generate "
-            "with MatterGen's --sampling_config_name=csp and --target_compositions."
-        )
 
 
 def volume_bounds(bounds: Sequence[Any]) -> tuple[float, float | None]:

@@ -1,9 +1,10 @@
-"""What each crystal of a run is asked for: its number of sites and its properties, the same for the same seed."""
+"""What each crystal of a run is asked for: its number of sites, its conditions, constraints and guidance target."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,102 @@ from mattergen.common.data.collate import collate
 from mattergen.common.data.dataset import NumAtomsCrystalDataset
 from mattergen.common.data.num_atoms_distribution import NUM_ATOMS_DISTRIBUTIONS
 from mattergen.common.data.transform import SetProperty
+from numpy.typing import NDArray
+from pymatgen.core import Element
 
 from mattergen_e.data.conditions import CACHED
+from mattergen_e.diffusion.guidance_target import NAME, SITES, TARGET, GuidanceTarget, read_guidance, values_of
 from mattergen_e.errors import UserError
-from mattergen_e.targets.targets import file_name, read_targets
+from mattergen_e.generation.constraints.reading import Constraints, read_constraints
+from mattergen_e.targets.targets import Targets, file_name, read_targets
 from mattergen_e.upstream import exit_on_user_error
 
 
-class SeededConditionLoader:
-    """Batches of conditions for MatterGen's samplers; a batch depends on the seed and its number alone.
-
-    The numbers of sites are drawn when they are first needed, so that a resumed run can set the seed it began with.
+@dataclass(frozen=True, eq=False)
+class Sizes:
+    """Numbers of sites to draw from.
 
     Attributes:
+        values: Numbers of sites, (n,).
+        weights: Share of each, (n,); None: the same for all.
+        record: What the run's settings say of it.
+    """
+
+    values: NDArray[np.int64]
+    weights: NDArray[np.float64] | None
+    record: str | list[int]
+
+    @classmethod
+    def read(
+        cls, distribution: str, num_atoms: int | Sequence[int] | None, constraints: Constraints | None = None
+    ) -> Sizes:
+        """Takes the numbers themselves, else the constraints, else MatterGen's distribution.
+
+        Raises:
+            UserError: If a number makes no sense, or the constraints contradict it.
+        """
+        if distribution not in NUM_ATOMS_DISTRIBUTIONS:
+            raise UserError(
+                f"num_atoms_distribution is '{distribution}': use one of {', '.join(NUM_ATOMS_DISTRIBUTIONS)}."
+            )
+        choices = [num_atoms] if isinstance(num_atoms, int) else list(num_atoms or [])
+        if any(n < 1 for n in choices):
+            raise UserError("condition_loader_partial.num_atoms must be 1 or more sites.")
+        if constraints is not None:
+            _check_choices(choices, constraints)
+            values, weights = constraints.sizes(distribution)
+            if not choices:
+                return cls(np.asarray(values), np.asarray(weights), distribution)
+        if choices:
+            return cls(np.array(choices), None, choices)
+        table = NUM_ATOMS_DISTRIBUTIONS[distribution]
+        weights = np.array(list(table.values()))
+        return cls(np.array(list(table)), weights / weights.sum(), distribution)
+
+    def draw(self, seed: int | None, n: int) -> NDArray[np.int64]:
+        """Numbers of sites of n crystals, (n,)."""
+        return np.random.default_rng(seed).choice(self.values, size=n, p=self.weights)
+
+
+def _check_choices(choices: Sequence[int], constraints: Constraints) -> None:
+    """Refuses numbers of sites that a constraints file contradicts."""
+    content = constraints.content
+    if choices and (content.num_atoms is not None or constraints.template is not None):
+        raise UserError(
+            f"condition_loader_partial.num_atoms and {constraints.path} both tell the number of sites: leave the "
+            "former out."
+        )
+    for n_sites in choices:
+        try:
+            constraints.check_size(n_sites, "condition_loader_partial.num_atoms")
+        except ValueError as error:
+            raise UserError(f"{constraints.path}: {error}.") from None
+
+
+def _check_elements(constraints: Constraints, system: str | Sequence[str]) -> None:
+    """Refuses fixed elements outside of the chemical system that is asked for."""
+    allowed = system.split("-") if isinstance(system, str) else list(system)
+    for site, number in constraints.numbers.items():
+        symbol = Element.from_Z(number).symbol
+        if symbol not in allowed:
+            raise UserError(
+                f"{constraints.path}: site {site} is {symbol}, but the chemical system asked for is "
+                f"{'-'.join(allowed)}."
+            )
+
+
+class ConditionLoader:
+    """Batches of conditions for MatterGen's samplers; a batch depends on the seed and its number alone.
+
+    All files of the request are read here, before a model is loaded. The numbers of sites are drawn when they are first
+    needed, so that a resumed run can set the seed it began with.
+
+    Attributes:
+        sizes: Numbers of sites to draw from.
         properties: Value of each conditioned property, the same for all crystals.
         targets: Conditions that are spectra, read from the files that the properties name; one curve per crystal.
+        constraints: What the constraints file asks for; None without a file.
+        guidance: What a predictor guides to; None without one.
         seed: Seed of the run; None until one is set.
     """
 
@@ -40,6 +122,8 @@ class SeededConditionLoader:
         properties: Mapping[str, Any] | None = None,
         num_atoms: int | Sequence[int] | None = None,
         seed: int | None = None,
+        constraints: str | Path | None = None,
+        classifier: Mapping[str, Any] | None = None,
     ) -> None:
         """Makes a loader.
 
@@ -50,9 +134,11 @@ class SeededConditionLoader:
             properties: Conditions by name; for those that are spectra, a file or a `targets.Request`.
             num_atoms: Sites per crystal: one number, or several to choose from at random; overrules the distribution.
             seed: Seed of the run.
+            constraints: The constraints file.
+            classifier: `sampler_partial.classifier`.
 
         Raises:
-            UserError: If a number does not make sense, or a file holds no spectra.
+            UserError: If a number does not make sense, a file cannot be taken, or two parts contradict each other.
         """
         if not isinstance(properties or {}, Mapping):
             raise UserError(
@@ -60,21 +146,18 @@ class SeededConditionLoader:
             )
         if num_samples < 1 or batch_size < 1:
             raise UserError("--num_batches and --batch_size must be at least 1.")
-        if num_atoms_distribution not in NUM_ATOMS_DISTRIBUTIONS:
-            raise UserError(
-                f"num_atoms_distribution is '{num_atoms_distribution}': "
-                f"use one of {', '.join(NUM_ATOMS_DISTRIBUTIONS)}."
-            )
-        choices = [num_atoms] if isinstance(num_atoms, int) else list(num_atoms or [])
-        if any(n < 1 for n in choices):
-            raise UserError("condition_loader_partial.num_atoms must be 1 or more sites.")
         self.num_samples = num_samples
         self.batch_size = batch_size
-        self.num_atoms_distribution = num_atoms_distribution
-        self.choices = choices
+        self.seed = seed
         self.properties = dict(properties or {})
         self.targets = read_targets(self.properties)
-        self.seed = seed
+        self.constraints = None if constraints is None else read_constraints(constraints)
+        self.sizes = Sizes.read(num_atoms_distribution, num_atoms, self.constraints)
+        if self.constraints is not None and self.properties.get("chemical_system") is not None:
+            _check_elements(self.constraints, self.properties["chemical_system"])
+        self.guidance: GuidanceTarget | None = read_guidance(classifier)
+        if self.guidance is not None:
+            self.guidance.require_targets(self.constraints is not None and SITES in self.constraints.values)
         for name, target in self.targets.items():
             if num_samples < target.request.per_curve * len(target.names):
                 print(
@@ -87,20 +170,15 @@ class SeededConditionLoader:
         """Number of batches."""
         return -(-self.num_samples // self.batch_size)
 
-    def num_atoms(self) -> np.ndarray:
+    def num_atoms(self) -> NDArray[np.int64]:
         """Number of sites of every crystal of the run, shape (num_samples,)."""
-        rng = np.random.default_rng(self.seed)
-        if self.choices:
-            return rng.choice(self.choices, size=self.num_samples)
-        distribution = NUM_ATOMS_DISTRIBUTIONS[self.num_atoms_distribution]
-        sizes, weights = np.array(list(distribution)), np.array(list(distribution.values()))
-        return rng.choice(sizes, size=self.num_samples, p=weights / weights.sum())
+        return self.sizes.draw(self.seed, self.num_samples)
 
-    def batch_num_atoms(self, batch: int) -> np.ndarray:
+    def batch_num_atoms(self, batch: int) -> NDArray[np.int64]:
         """Number of sites of every crystal of one batch, shape (n_crystals,)."""
         return self.num_atoms()[batch * self.batch_size : (batch + 1) * self.batch_size]
 
-    def make(self, num_atoms: np.ndarray, first: int = 0) -> Any:
+    def make(self, num_atoms: NDArray[np.int64], first: int = 0) -> Any:
         """The batch of conditions that a sampler takes.
 
         Args:
@@ -110,24 +188,32 @@ class SeededConditionLoader:
         same = {name: value for name, value in self.properties.items() if name not in self.targets}
         transforms: list[Any] = [SetProperty(name, value) for name, value in same.items()]
         dataset = NumAtomsCrystalDataset(num_atoms=np.asarray(num_atoms), transforms=transforms)
+        crystals = range(first, first + len(dataset))
+        rows = {
+            name: torch.from_numpy(target.values[[target.curve_of(i) for i in crystals]])
+            for name, target in self.targets.items()
+        }
+        if self.guidance is not None and self.guidance.targets is not None:
+            rows[TARGET] = values_of(self.guidance.targets, crystals)
         graphs: list[Any] = [dataset[i] for i in range(len(dataset))]
-        for name, target in self.targets.items():
-            rows = [target.curve_of(first + i) for i in range(len(graphs))]
-            values = torch.from_numpy(target.values[rows])
-            graphs = [graph.replace(**{name: values[i : i + 1]}) for i, graph in enumerate(graphs)]
-        return collate(graphs)
+        return collate([g.replace(**{name: v[i : i + 1] for name, v in rows.items()}) for i, g in enumerate(graphs)])
 
-    def told(self, index: int) -> dict[str, Any]:
-        """What is written down of the targets of one crystal, by name of the condition."""
-        return {name: target.record(index) for name, target in self.targets.items()}
+    def _all_targets(self) -> dict[str, Targets]:
+        """Spectra of the request by name, the guidance target last."""
+        guided = None if self.guidance is None else self.guidance.targets
+        return {**self.targets, **({} if guided is None else {NAME: guided})}
+
+    def record(self, index: int) -> dict[str, Any]:
+        """What is written down of the spectra that one crystal was asked for, by name."""
+        return {name: target.record(index) for name, target in self._all_targets().items()}
 
     def save_targets(self, folder: Path) -> None:
         """Writes the targets into a run's folder, in place of those of a run before."""
-        for name in CACHED:
-            if name in self.targets:
-                self.targets[name].save(folder)
-            else:
-                (folder / file_name(name)).unlink(missing_ok=True)
+        targets = self._all_targets()
+        for name in set(CACHED) - set(targets):
+            (folder / file_name(name)).unlink(missing_ok=True)
+        for target in targets.values():
+            target.save(folder)
 
     def __iter__(self) -> Iterator[tuple[Any, None]]:
         """All batches, in MatterGen's form."""
@@ -136,13 +222,18 @@ class SeededConditionLoader:
 
     def settings(self) -> dict[str, Any]:
         """What a resumed run must have in common with the run it resumes."""
-        return {
+        own = {
             "num_samples": self.num_samples,
             "batch_size": self.batch_size,
-            "num_atoms": self.choices or self.num_atoms_distribution,
+            "num_atoms": self.sizes.record,
             "conditions": {**self.properties, **{name: t.settings() for name, t in self.targets.items()}},
             "seed": self.seed,
         }
+        if self.constraints is not None:
+            own["constraints"] = self.constraints.settings()
+        if self.guidance is not None:
+            own[NAME] = self.guidance.record()
+        return own
 
 
 def seed_batch(seed: int, batch: int, redraw: int = 0) -> None:

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mattergen.common.data.collate import collate
+from mattergen.generator import dump_trajectories
 from pymatgen.core import Structure
 from tqdm.auto import tqdm
 
 from mattergen_e import provenance
 from mattergen_e.descriptors.base import Descriptor
-from mattergen_e.diffusion.dos_embedding import DosEmbedding
 from mattergen_e.diffusion.sampler import JointSampler
-from mattergen_e.errors import UserError
-from mattergen_e.generation.conditions import SeededConditionLoader, seed_batch
+from mattergen_e.generation.conditions import ConditionLoader, seed_batch
+from mattergen_e.generation.outline import outline_of_diffusion
+from mattergen_e.generation.preflight import check_conditions
 from mattergen_e.generation.results import BatchResult, is_healthy, to_crystals
 from mattergen_e.generation.store import Generated, RunStore
 from mattergen_e.spectra.objects import complete_dos
@@ -58,8 +58,7 @@ def draw(
     conditions = dict(properties_to_condition_on or {})
     model: Any = sampler.diffusion_module.model
     check_known(list(conditions), list(model.cond_fields_model_was_trained_on))
-    _check_compositions(sampler, condition_loader)
-    _check_targets(sampler, condition_loader)
+    check_conditions(outline_of_diffusion(sampler.diffusion_module, sampler.descriptors), condition_loader)
     if conditions and sampler._guidance_scale == 0:
         print(
             "mattergen-e: a guidance factor of 0 generates as if no property was asked for: add "
@@ -79,15 +78,14 @@ def draw(
     seed = store.seed if store is not None else settings["seed"]
     if seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0])
-    if isinstance(condition_loader, SeededConditionLoader):
+    if isinstance(condition_loader, ConditionLoader):
         condition_loader.seed = seed
     with store if store is not None else nullcontext():
-        if output_path is not None and isinstance(condition_loader, SeededConditionLoader):
+        if output_path is not None and isinstance(condition_loader, ConditionLoader):
             condition_loader.save_targets(Path(output_path))
         try:
             batches = _reporting(condition_loader, progress_callback)
-            told = condition_loader.told if isinstance(condition_loader, SeededConditionLoader) else _nothing
-            made = _all_batches(sampler, batches, lambda i: conditions | told(i), seed, store, output_path)
+            made = _all_batches(sampler, batches, lambda i: conditions | _targets(condition_loader, i), seed, store)
         except KeyboardInterrupt:
             _say_how_to_go_on(store)
             raise
@@ -97,9 +95,9 @@ def draw(
         return [_with_dos(crystal) for crystal in store.read()]
 
 
-def _nothing(index: int) -> dict[str, Any]:
-    """No conditions of its own for any crystal."""
-    return {}
+def _targets(loader: Any, index: int) -> dict[str, Any]:
+    """What is written down of the spectra that a crystal was asked for; MatterGen's loaders have none."""
+    return loader.record(index) if isinstance(loader, ConditionLoader) else {}
 
 
 def _with_dos(crystal: Generated) -> Structure:
@@ -128,7 +126,6 @@ def _all_batches(
     conditions: Callable[[int], dict[str, Any]],
     seed: int,
     store: RunStore | None,
-    output_path: Path | None,
 ) -> list[Generated]:
     made: list[Generated] = []
     first = 0
@@ -149,8 +146,8 @@ def _all_batches(
             continue
         seconds = time.perf_counter() - begin
         store.write_batch(batch, crystals, seconds=seconds, dropped=result.dropped, failed=result.failed)
-        if result.trajectories and output_path is not None:
-            _write_trajectories(Path(output_path), batch, result.trajectories)
+        if result.trajectories:
+            _write_trajectories(store.folder, batch, result.trajectories)
     return made
 
 
@@ -183,29 +180,8 @@ def sample_batch(sampler: JointSampler, conditions: Any, seed: int, batch: int) 
     return result
 
 
-def _check_targets(sampler: JointSampler, loader: Any) -> None:
-    """Refuses spectra that give nothing in the energies that the model has learned."""
-    model: Any = sampler.diffusion_module.model
-    embeddings = {**model.property_embeddings, **getattr(model, "property_embeddings_adapt", {})}
-    for name, target in loader.targets.items() if isinstance(loader, SeededConditionLoader) else ():
-        embedding = getattr(embeddings.get(name), "conditional_embedding_module", None)
-        if isinstance(embedding, DosEmbedding):
-            embedding.check_targets(target)
-
-
-def _check_compositions(sampler: JointSampler, loader: Any) -> None:
-    """Refuses MatterGen's loader of compositions: the sampler would replace the given elements and not say so."""
-    conditions = getattr(loader, "dataset", None) or [{}]
-    given = conditions[0]["atomic_numbers"] if "atomic_numbers" in conditions[0] else torch.empty(0)
-    if "atomic_numbers" in sampler.diffusion_module.corruption.corrupted_fields and bool((given > 0).any()):
-        raise UserError(
-            "target_compositions needs a model trained for crystal structure prediction, without diffusion of atom "
-            "types, and MatterGen's --sampling_config_name=csp: this model generates the elements itself."
-        )
-
-
 def _settings(sampler: JointSampler, loader: Any, conditions: dict[str, Any]) -> dict[str, Any]:
-    own = loader.settings() if isinstance(loader, SeededConditionLoader) else {"seed": None, "conditions": {}}
+    own = loader.settings() if isinstance(loader, ConditionLoader) else {"seed": None, "conditions": {}}
     return {
         **own,
         "conditions": {name: own["conditions"].get(name, value) for name, value in conditions.items()},
@@ -252,8 +228,6 @@ def _by_crystal(steps: list[Any]) -> list[list[Any]]:
 
 def _write_trajectories(folder: Path, batch: int, trajectories: list[list[Any]]) -> None:
     """One zip of extxyz files per batch, as MatterGen names them."""
-    from mattergen.generator import dump_trajectories
-
     target = folder / f"trajectories_batch_{batch}"
     target.mkdir(exist_ok=True)
     dump_trajectories(output_path=target, all_trajs_list=trajectories)

@@ -7,8 +7,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-from mattergen_e import upstream
 from mattergen_e.errors import UserError
+from mattergen_e.upstream import load_checkpoint, prepare
 
 
 def load_model(path: str | Path, *, epoch: int | str = "last", device: str | None = None) -> Any:
@@ -34,10 +34,10 @@ def load_model(path: str | Path, *, epoch: int | str = "last", device: str | Non
         from mattergen.common.utils.data_classes import MatterGenCheckpointInfo
         from mattergen.common.utils.eval_utils import load_model_diffusion
         from mattergen.common.utils.globals import get_device
-    upstream.prepare()
+    prepare()
     info = MatterGenCheckpointInfo(str(folder), load_epoch=epoch)  # type: ignore[arg-type]
     try:
-        upstream.load_checkpoint(info.checkpoint_path)
+        load_checkpoint(info.checkpoint_path)
         model = load_model_diffusion(info)
     except (AssertionError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

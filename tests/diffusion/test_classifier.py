@@ -12,17 +12,17 @@ import torch
 from hydra.utils import instantiate
 
 from mattergen_e.diffusion.classifier import Classifier, _limited, _shifted
-from mattergen_e.diffusion.classifier_target import (
+from mattergen_e.diffusion.guidance_target import (
     TARGET,
     ClassifierSettings,
-    GuidedConditionLoader,
-    Wanted,
-    read_wanted,
+    GuidanceTarget,
+    read_guidance,
     values_of,
 )
 from mattergen_e.diffusion.held import FixedTypes, Held
 from mattergen_e.diffusion.predictors import CrystalGuard
 from mattergen_e.errors import UserError
+from mattergen_e.generation.conditions import ConditionLoader
 from mattergen_e.networks.predictor.guidance import Target, energy
 from mattergen_e.networks.predictor.neighbours import neighbours
 from mattergen_e.networks.predictor.network import MASKED
@@ -222,7 +222,7 @@ def test_a_batch_without_neighbours_is_not_guided(make_classifier, batch):
 
 @pytest.fixture
 def loader(folder, curves):
-    return GuidedConditionLoader(4, 4, classifier={"predictor": folder, "target": curves})
+    return ConditionLoader(4, 4, classifier={"predictor": folder, "target": curves})
 
 
 def test_strength_zero_is_no_guidance_to_the_last_bit(make_joint, make_sampler, make_classifier, loader, monkeypatch):
@@ -243,7 +243,7 @@ def test_guided_crystals_have_a_lower_energy_than_those_of_the_same_seed(
     for strength in (0.0, 100.0):
         classifier = make_classifier(strength=strength, clip=3.0)
         found = sample(make_sampler(model, classifier=classifier, guidance_scale=guidance), loader)
-        target = Target(total=values_of(classifier.wanted.targets, range(4)))
+        target = Target(total=values_of(classifier.guidance.targets, range(4)))
         means.append(float(energy(classifier.predictor, found, torch.zeros(4), target).mean()))
         assert found["pos"].isfinite().all() and torch.allclose(found["cell"], found["cell"].mT, atol=1e-4)
     assert means[1] < 0.9 * means[0]
@@ -259,14 +259,12 @@ def test_with_fixed_types_and_a_crystal_that_is_parked(make_joint, make_sampler,
 
 
 def test_conditions_of_ones_own_get_the_curves_in_turn(make_classifier, make_joint, make_sampler):
-    from mattergen_e.generation.conditions import SeededConditionLoader
-
     classifier = make_classifier(per_curve=2)
-    told = classifier.tell(SeededConditionLoader(5, 5).make(np.array([2] * 5)))[TARGET]
-    low, high = values_of(classifier.wanted.targets, [0, 2])
+    told = classifier.tell(ConditionLoader(5, 5).make(np.array([2] * 5)))[TARGET]
+    low, high = values_of(classifier.guidance.targets, [0, 2])
     assert torch.equal(told, torch.stack([low, low, high, high, low]))
     sampler = make_sampler(make_joint(), classifier=classifier)
-    _, mean = sampler.sample(SeededConditionLoader(2, 2).make(np.array([2, 2])))
+    _, mean = sampler.sample(ConditionLoader(2, 2).make(np.array([2, 2])))
     assert torch.equal(mean[TARGET], torch.stack([low, low]))
 
 
@@ -275,21 +273,21 @@ def test_conditions_of_ones_own_get_the_curves_in_turn(make_classifier, make_joi
 
 def test_loader_gives_each_crystal_its_curve(folder, curves, tmp_path):
     settings = {"predictor": folder, "target": curves, "per_curve": 2, "window": [-4, 0]}
-    loader = GuidedConditionLoader(6, 4, classifier=settings, num_atoms=3)
-    assert loader.wanted is not None
+    loader = ConditionLoader(6, 4, classifier=settings, num_atoms=3)
+    assert loader.guidance is not None
     known = (TOTAL.energies >= -4) & (TOTAL.energies <= 0)
     rows = torch.cat([batch[TARGET] for batch, _ in loader])
     assert torch.equal(rows.isfinite(), torch.from_numpy(known).expand(6, -1))
     with np.load(curves) as archive:
         expected = archive["dos"][[0, 0, 1, 1, 0, 0]][:, known]
     np.testing.assert_allclose(rows.numpy()[:, known], expected, rtol=1e-6)
-    assert loader.told(3) == {"classifier": {"curve": 1, "name": "high", "file": "target_classifier.npz"}}
+    assert loader.record(3) == {"classifier": {"curve": 1, "name": "high", "file": "target_classifier.npz"}}
     loader.save_targets(tmp_path)
-    again = read_wanted({"predictor": folder, "target": tmp_path / "target_classifier.npz"})
+    again = read_guidance({"predictor": folder, "target": tmp_path / "target_classifier.npz"})
     assert again is not None
-    np.testing.assert_array_equal(again.targets.values, loader.wanted.targets.values)
-    assert json.loads(json.dumps(loader.settings()))["classifier"]["predictor"] == loader.wanted.fingerprint
-    other = GuidedConditionLoader(6, 4, classifier={**settings, "strength": 2.0}, num_atoms=3)
+    np.testing.assert_array_equal(again.targets.values, loader.guidance.targets.values)
+    assert json.loads(json.dumps(loader.settings()))["classifier"]["predictor"] == loader.guidance.fingerprint
+    other = ConditionLoader(6, 4, classifier={**settings, "strength": 2.0}, num_atoms=3)
     assert other.settings() != loader.settings()
 
 
@@ -300,10 +298,10 @@ def test_sampling_settings(compose, folder, curves):
     for overrides in ([whole], [*parts, "sampler_partial.classifier.window=[-2,2]"]):
         config = compose("joint", *overrides, sampling=True)
         loader = instantiate(config.condition_loader_partial)(2, 2)
-        assert loader.wanted.settings == ClassifierSettings(predictor=folder, target=curves, window=(-2, 2))
+        assert loader.guidance.settings == ClassifierSettings(predictor=folder, target=curves, window=(-2, 2))
     loader = instantiate(compose("joint", sampling=True).condition_loader_partial)(2, 2)
-    assert loader.wanted is None and TARGET not in loader.make(np.array([2, 2]))
-    assert "classifier" not in loader.settings() and loader.told(0) == {}
+    assert loader.guidance is None and TARGET not in loader.make(np.array([2, 2]))
+    assert "classifier" not in loader.settings() and loader.record(0) == {}
 
 
 @pytest.mark.parametrize(
@@ -322,7 +320,7 @@ def test_sampling_settings(compose, folder, curves):
 )
 def test_refusals(folder, curves, changes, words):
     with pytest.raises(UserError, match=words):
-        GuidedConditionLoader(2, 2, classifier={"predictor": folder, "target": curves, **changes})
+        ConditionLoader(2, 2, classifier={"predictor": folder, "target": curves, **changes})
 
 
 def test_refusals_of_files(make_predictor, folder, curves, tmp_path):
@@ -332,16 +330,16 @@ def test_refusals_of_files(make_predictor, folder, curves, tmp_path):
     with pytest.raises(
         UserError, match="clean knows clean crystals only: give a predictor that was trained with --noisy"
     ):
-        read_wanted({"predictor": clean, "target": curves})
+        read_guidance({"predictor": clean, "target": curves})
     path: Path = tmp_path / "far.csv"
     path.write_text("energy,dos\n2,1\n3,1\n4,1\n")
     with pytest.raises(UserError, match="given from 2 to 4 eV, which leaves nothing between -5 and 0 eV"):
-        read_wanted({"predictor": folder, "target": path, "window": [-5, 0]})
+        read_guidance({"predictor": folder, "target": path, "window": [-5, 0]})
     with pytest.raises(UserError, match="sampler_partial.classifier: Input should be a valid dictionary"):
-        read_wanted("predictor")  # type: ignore[arg-type]
+        read_guidance("predictor")  # type: ignore[arg-type]
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "predictor.yaml").write_bytes((Path(folder) / "predictor.yaml").read_bytes())
-    wanted = read_wanted({"predictor": tmp_path / "half", "target": curves})
-    assert isinstance(wanted, Wanted)
+    wanted = read_guidance({"predictor": tmp_path / "half", "target": curves})
+    assert isinstance(wanted, GuidanceTarget)
     with pytest.raises(UserError, match="the folder holds only a part of a predictor"):
         Classifier.load(wanted, torch.device("cpu"))

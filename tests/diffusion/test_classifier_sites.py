@@ -8,10 +8,11 @@ import torch
 import yaml
 
 from mattergen_e.diffusion.classifier import Classifier
-from mattergen_e.diffusion.classifier_target import NAME, TARGET, GuidedConditionLoader
+from mattergen_e.diffusion.guidance_target import NAME, TARGET
 from mattergen_e.diffusion.held import Held, SiteTargets
 from mattergen_e.diffusion.joint import JointDiffusionLightningModule
 from mattergen_e.errors import UserError
+from mattergen_e.generation.conditions import ConditionLoader
 from mattergen_e.generation.constraints.apply import constrain
 from mattergen_e.networks.predictor.guidance import Target, energy
 from mattergen_e.spectra.grid import EnergyGrid
@@ -49,8 +50,8 @@ def test_sites_are_pulled_to_their_spectra(make_joint, make_sampler, folder, con
     means, model = [], make_joint()
     for strength in (0.0, 10.0):
         settings = {"predictor": folder, "strength": strength}
-        loader = GuidedConditionLoader(12, 12, constraints=str(constraints), classifier=settings)
-        sampler = make_sampler(model, constraints=constraints, constrain=constrain, classifier=settings)
+        loader = ConditionLoader(12, 12, constraints=str(constraints), classifier=settings)
+        sampler = make_sampler(model, constraints=constraints, classifier=settings)
         torch.manual_seed(0)
         found = sampler.sample(loader.make(loader.num_atoms()))[1]
         assert TARGET not in found
@@ -86,29 +87,29 @@ def test_a_model_that_takes_the_spectra_itself_is_told_them(make_module, folder,
     model = JointDiffusionLightningModule(
         diffusion_module=make_module(), descriptors={}, site_conditions={"site_dos": condition}
     )
-    wanted = Classifier.load({"predictor": folder}, torch.device("cpu")).wanted
+    wanted = Classifier.load({"predictor": folder}, torch.device("cpu")).guidance
     assert [target.name for target in constrain(constraints, model, wanted).targets] == ["site_dos"]
 
 
 def test_a_predictor_needs_something_to_guide_to(make_joint, make_sampler, folder, constraints, tmp_path):
     words = "sampler_partial.classifier has a predictor and nothing to guide to: give target: FILE, or site_dos"
     with pytest.raises(UserError, match=words):
-        GuidedConditionLoader(2, 2, classifier={"predictor": folder})
+        ConditionLoader(2, 2, classifier={"predictor": folder})
     with pytest.raises(UserError, match=words):
         make_sampler(make_joint(), classifier={"predictor": folder})
     other = tmp_path / "elements.yaml"
     other.write_text("sites: [{site: 0, element: O}]")
     with pytest.raises(UserError, match=words):
-        GuidedConditionLoader(2, 2, constraints=str(other), classifier={"predictor": folder})
-    loader = GuidedConditionLoader(2, 2, constraints=str(constraints), classifier={"predictor": folder})
-    assert loader.settings()["classifier"]["predictor"] == loader.wanted.fingerprint
-    assert loader.told(0) == {}
+        ConditionLoader(2, 2, constraints=str(other), classifier={"predictor": folder})
+    loader = ConditionLoader(2, 2, constraints=str(constraints), classifier={"predictor": folder})
+    assert loader.settings()["classifier"]["predictor"] == loader.guidance.fingerprint
+    assert loader.record(0) == {}
 
 
 def test_spectra_that_the_predictor_cannot_take(make_joint, folder, tmp_path):
     np.savez(tmp_path / "short.npz", energies=np.linspace(-3, 1, 9), dos=np.ones(9))
     path = tmp_path / "constraints.yaml"
     path.write_text(yaml.safe_dump({"sites": [{"site": 0, "site_dos": {"file": "short.npz"}}]}))
-    wanted = Classifier.load({"predictor": folder}, torch.device("cpu")).wanted
+    wanted = Classifier.load({"predictor": folder}, torch.device("cpu")).guidance
     with pytest.raises(UserError, match=r"site 0, 'site_dos' is given from -3 to 1 eV, but all of .* is needed"):
         constrain(path, make_joint(), wanted)

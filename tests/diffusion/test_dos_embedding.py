@@ -15,7 +15,7 @@ from mattergen.property_embeddings import (
     get_use_unconditional_embedding,
 )
 
-from mattergen_e.diffusion.dos_embedding import DosEmbedding
+from mattergen_e.diffusion.dos_embedding import DosEmbedding, check_reliable
 from mattergen_e.errors import UserError
 from mattergen_e.spectra.curves import NOT_GIVEN
 from mattergen_e.spectra.grid import TOTAL_GRID
@@ -208,6 +208,6 @@ def test_target_outside_of_what_the_model_has_learned(tmp_path):
     file = tmp_path / "x.csv"
     file.write_text("energy,dos\n6,1\n9,1\n")
     target = read_target("dos", str(file))
-    DosEmbedding(8).check_targets(target)
+    check_reliable(target, DosEmbedding(8).reliable)
     with pytest.raises(UserError, match="curve 'x' is given nowhere between -10 and 5 eV"):
-        DosEmbedding(8, reliable=[-10, 5]).check_targets(target)
+        check_reliable(target, DosEmbedding(8, reliable=[-10, 5]).reliable)

@@ -12,7 +12,7 @@ from mattergen_e.diffusion.fields import time_key
 from mattergen_e.diffusion.held import ClampedDescriptor, FixedTypes, Held, SiteTargets, Template
 from mattergen_e.diffusion.joint import CLEAN_TIME
 from mattergen_e.errors import UserError
-from mattergen_e.generation.conditions import SeededConditionLoader
+from mattergen_e.generation.conditions import ConditionLoader
 
 SIZES = [2, 5, 3, 8]
 FIRST = np.cumsum([0, *SIZES[:-1]])
@@ -21,7 +21,7 @@ FIRST = np.cumsum([0, *SIZES[:-1]])
 @pytest.fixture(scope="module")
 def conditions():
     def make(sizes=SIZES):
-        return SeededConditionLoader(len(sizes), len(sizes)).make(np.array(sizes))
+        return ConditionLoader(len(sizes), len(sizes)).make(np.array(sizes))
 
     return make
 

@@ -18,7 +18,7 @@ from mattergen_e.descriptors import BaderCharge, Descriptor, Dummy
 from mattergen_e.diffusion.predictors import DescriptorPredictor
 from mattergen_e.diffusion.sampler import JointSampler, OutputSettings
 from mattergen_e.errors import UserError
-from mattergen_e.generation.conditions import SeededConditionLoader
+from mattergen_e.generation.conditions import ConditionLoader
 
 FIELDS = ("pos", "cell", "atomic_numbers")
 SIZES = [2, 5, 3, 8]
@@ -27,7 +27,7 @@ SIZES = [2, 5, 3, 8]
 @pytest.fixture(scope="module")
 def conditions():
     def make(sizes=SIZES, **properties):
-        return SeededConditionLoader(len(sizes), len(sizes), properties=properties).make(np.array(sizes))
+        return ConditionLoader(len(sizes), len(sizes), properties=properties).make(np.array(sizes))
 
     return make
 

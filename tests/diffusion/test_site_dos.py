@@ -15,7 +15,7 @@ from mattergen_e.diffusion.joint import JointDiffusionLightningModule
 from mattergen_e.diffusion.site_conditions import Telling, told_key, values_key
 from mattergen_e.diffusion.site_dos import SiteDosCondition, dataset_from_cache
 from mattergen_e.errors import UserError
-from mattergen_e.generation.conditions import SeededConditionLoader
+from mattergen_e.generation.conditions import ConditionLoader
 from mattergen_e.spectra.grid import EnergyGrid
 
 pytestmark = pytest.mark.usefixtures("list_of_conditions")
@@ -141,7 +141,7 @@ def test_whole_runs(make, make_sampler, capsys):
     for key, settings in {"plain": {}, "off": {"constraints": held}, "on": {"constraints": held, "omega": 1.0}}.items():
         torch.manual_seed(0)
         sampler = make_sampler(model, **settings)
-        found[key] = sampler.sample(SeededConditionLoader(3, 3).make(np.array([2, 4, 3])))[1]
+        found[key] = sampler.sample(ConditionLoader(3, 3).make(np.array([2, 4, 3])))[1]
     for name in (*FIELDS, "bader_charge"):
         assert torch.equal(found["off"][name], found["plain"][name])
     assert not torch.allclose(found["on"]["pos"], found["plain"]["pos"], atol=1e-3)
@@ -257,5 +257,5 @@ def test_trajectories_of_a_run_with_targets(make, make_sampler):
     """The states of the way come apart into crystals, targets included."""
     held = Held(targets=[SiteTargets("site_dos", {0: spectrum()})])
     sampler = make_sampler(make(), constraints=held, omega=1.0)
-    _, _, steps = sampler.sample_with_record(SeededConditionLoader(2, 2).make(np.array([2, 4])))
+    _, _, steps = sampler.sample_with_record(ConditionLoader(2, 2).make(np.array([2, 4])))
     assert [len(graph["pos"]) for graph in steps[-1].to_data_list()] == [2, 4]

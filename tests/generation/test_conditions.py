@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mattergen.common.data.num_atoms_distribution import NUM_ATOMS_DISTRIBUTIONS
 
 from mattergen_e.errors import UserError
-from mattergen_e.generation.conditions import SeededConditionLoader, seed_batch
+from mattergen_e.generation.conditions import ConditionLoader, seed_batch
 
 
 def sizes(loader):
@@ -23,20 +23,20 @@ def sizes(loader):
 @settings(max_examples=60, deadline=None)
 @given(num_samples=st.integers(1, 40), batch_size=st.integers(1, 12), seed=st.integers(0, 2**40))
 def test_a_batch_does_not_depend_on_those_before_it(num_samples, batch_size, seed):
-    loader = SeededConditionLoader(num_samples, batch_size, seed=seed)
+    loader = ConditionLoader(num_samples, batch_size, seed=seed)
     whole = loader.num_atoms().tolist()
     assert len(whole) == num_samples
     assert len(loader) == -(-num_samples // batch_size)
     for batch in reversed(range(len(loader))):  # last first, with other random numbers in between
         np.random.seed(batch)
         torch.manual_seed(batch)
-        again = SeededConditionLoader(num_samples, batch_size, seed=seed)
+        again = ConditionLoader(num_samples, batch_size, seed=seed)
         assert again.batch_num_atoms(batch).tolist() == whole[batch * batch_size : (batch + 1) * batch_size]
-    assert SeededConditionLoader(num_samples, num_samples, seed=seed).num_atoms().tolist() == whole
+    assert ConditionLoader(num_samples, num_samples, seed=seed).num_atoms().tolist() == whole
 
 
 def test_batches_in_mattergens_form():
-    loader = SeededConditionLoader(7, 3, seed=1)
+    loader = ConditionLoader(7, 3, seed=1)
     batches = list(loader)
     assert [b.get_batch_size() for b, _ in batches] == [3, 3, 1] and len(loader) == 3
     assert all(mask is None for _, mask in batches)
@@ -47,22 +47,22 @@ def test_batches_in_mattergens_form():
 
 
 def test_seed_decides():
-    assert sizes(SeededConditionLoader(50, 10, seed=1)) == sizes(SeededConditionLoader(50, 10, seed=1))
-    assert sizes(SeededConditionLoader(50, 10, seed=1)) != sizes(SeededConditionLoader(50, 10, seed=2))
+    assert sizes(ConditionLoader(50, 10, seed=1)) == sizes(ConditionLoader(50, 10, seed=1))
+    assert sizes(ConditionLoader(50, 10, seed=1)) != sizes(ConditionLoader(50, 10, seed=2))
 
 
 def test_seed_can_be_set_later():
     """A resumed run learns its seed from the folder."""
-    loader = SeededConditionLoader(50, 10)
+    loader = ConditionLoader(50, 10)
     assert loader.seed is None
     loader.seed = 1
-    assert sizes(loader) == sizes(SeededConditionLoader(50, 10, seed=1))
+    assert sizes(loader) == sizes(ConditionLoader(50, 10, seed=1))
 
 
 @pytest.mark.parametrize("name", sorted(NUM_ATOMS_DISTRIBUTIONS))
 def test_sizes_follow_mattergens_distribution(name):
     n = 20_000
-    drawn = SeededConditionLoader(n, n, num_atoms_distribution=name, seed=0).num_atoms()
+    drawn = ConditionLoader(n, n, num_atoms_distribution=name, seed=0).num_atoms()
     total = sum(NUM_ATOMS_DISTRIBUTIONS[name].values())
     chi2, degrees = 0.0, 0
     for size, weight in NUM_ATOMS_DISTRIBUTIONS[name].items():
@@ -76,15 +76,15 @@ def test_sizes_follow_mattergens_distribution(name):
 
 
 def test_fixed_sizes():
-    assert set(SeededConditionLoader(20, 4, num_atoms=6, seed=0).num_atoms().tolist()) == {6}
-    several = SeededConditionLoader(3000, 4, num_atoms=[2, 5, 8], seed=0).num_atoms()
+    assert set(ConditionLoader(20, 4, num_atoms=6, seed=0).num_atoms().tolist()) == {6}
+    several = ConditionLoader(3000, 4, num_atoms=[2, 5, 8], seed=0).num_atoms()
     values, counts = np.unique(several, return_counts=True)
     assert values.tolist() == [2, 5, 8]
     assert np.abs(counts - 1000).max() < 5 * np.sqrt(1000 * 2 / 3)
 
 
 def test_properties_reach_every_crystal():
-    loader = SeededConditionLoader(
+    loader = ConditionLoader(
         3, 2, num_atoms=2, seed=0, properties={"dft_band_gap": 1.5, "chemical_system": "Na-Cl", "space_group": 225}
     )
     for batch, _ in loader:
@@ -95,7 +95,7 @@ def test_properties_reach_every_crystal():
 
 
 def test_settings_tell_what_a_resume_must_agree_in():
-    loader = SeededConditionLoader(9, 2, num_atoms=[3, 4], properties={"dft_band_gap": 1.5}, seed=8)
+    loader = ConditionLoader(9, 2, num_atoms=[3, 4], properties={"dft_band_gap": 1.5}, seed=8)
     assert loader.settings() == {
         "num_samples": 9,
         "batch_size": 2,
@@ -103,7 +103,7 @@ def test_settings_tell_what_a_resume_must_agree_in():
         "conditions": {"dft_band_gap": 1.5},
         "seed": 8,
     }
-    assert SeededConditionLoader(9, 2).settings()["num_atoms"] == "ALEX_MP_20"
+    assert ConditionLoader(9, 2).settings()["num_atoms"] == "ALEX_MP_20"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_settings_tell_what_a_resume_must_agree_in():
 )
 def test_numbers_that_make_no_sense(arguments, sentence):
     with pytest.raises(UserError, match=sentence):
-        SeededConditionLoader(**{"num_samples": 4, "batch_size": 2, **arguments})
+        ConditionLoader(**{"num_samples": 4, "batch_size": 2, **arguments})
 
 
 def test_from_the_sampling_settings(compose, monkeypatch):
@@ -133,7 +133,7 @@ def test_from_the_sampling_settings(compose, monkeypatch):
     assert loader().seed is None
     monkeypatch.setenv("MATTERGEN_E_SEED", "12")
     assert loader().seed == 12
-    assert sizes(loader()) == sizes(SeededConditionLoader(6, 4, seed=12))
+    assert sizes(loader()) == sizes(ConditionLoader(6, 4, seed=12))
     assert set(loader("condition_loader_partial.num_atoms=5").num_atoms().tolist()) == {5}
     assert set(loader("condition_loader_partial.num_atoms=[5,7]").num_atoms().tolist()) <= {5, 7}
 
@@ -148,3 +148,20 @@ def test_seed_of_a_batch():
     assert numbers(3, 1, 0) == first  # whatever was drawn before
     cases = list(itertools.product((0, 1, 2**31), (0, 1, 2), (0, 1, 2)))
     assert len({numbers(*case) for case in cases}) == len(cases)
+
+
+def test_copies_of_older_sampling_settings(compose):
+    """With the keys that named what draws and what reads constraints: accepted and ignored, old names replaced."""
+    from mattergen_e.generation.hooks import modernize
+
+    today = compose("joint", sampling=True)
+    old = compose(
+        "joint",
+        "+sampler_partial.draw={_target_: hydra.utils.get_method, path: mattergen_e.generation.draw.draw}",
+        "+sampler_partial.constrain={_target_: hydra.utils.get_method, path: mattergen_e.constraints.apply.constrain}",
+        "sampler_partial._target_=mattergen_e.diffusion.sampler.JointSampler.from_pl_module",
+        "condition_loader_partial._target_=mattergen_e.diffusion.classifier_target.GuidedConditionLoader",
+        sampling=True,
+    )
+    assert modernize(old) and modernize(today) and old == today
+    assert not modernize(compose("default", sampling=True))

@@ -19,7 +19,7 @@ from mattergen.diffusion.lightning_module import DiffusionLightningModule
 
 from mattergen_e.descriptors import BaderCharge, Descriptor
 from mattergen_e.errors import UserError
-from mattergen_e.generation.conditions import SeededConditionLoader
+from mattergen_e.generation.conditions import ConditionLoader
 from mattergen_e.generation.draw import draw, sample_batch
 from mattergen_e.generation.results import is_healthy, to_structures
 from mattergen_e.generation.store import load_record, read_crystals
@@ -33,7 +33,7 @@ def model(make_joint):
 
 
 def loader(num_samples=6, batch_size=2, seed=5, **settings):
-    return SeededConditionLoader(num_samples, batch_size, num_atoms=[2, 3, 4], seed=seed, **settings)
+    return ConditionLoader(num_samples, batch_size, num_atoms=[2, 3, 4], seed=seed, **settings)
 
 
 def interrupt(sampler, at, error=KeyboardInterrupt):

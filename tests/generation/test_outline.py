@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mattergen_e.generation.outline import read_outline
+from mattergen_e.generation.outline import DOS_EMBEDDINGS, PARTS, read_outline
 from mattergen_e.networks.predictor.noise import describe_noise
 from mattergen_e.upstream.models import load_model
 
@@ -33,7 +33,20 @@ def test_it_agrees_with_the_model(name: str) -> None:
 
 def test_conditions_and_shares() -> None:
     outline = read_outline(config_of("cdosgen_small"))
-    assert outline is not None and list(outline.embeddings) == ["dos"] and outline.given == 0
+    assert outline is not None and outline.embeddings == {"dos": (-10.0, 5.0)} and outline.given == 0
+    config = config_of("cdosgen_small")
+    embedding = next(
+        item["dos"].conditional_embedding_module
+        for part in PARTS
+        if "dos" in (item := config.lightning_module.diffusion_module.model.get(part) or {})
+    )
+    for name in DOS_EMBEDDINGS:  # today's name, and that of models from before it moved
+        embedding["_target_"] = name
+        found = read_outline(config)
+        assert found is not None and found.embeddings == {"dos": (-10.0, 5.0)}
+    embedding["_target_"] = "other.Embedding"
+    found = read_outline(config)
+    assert found is not None and found.embeddings == {"dos": None}
     config = config_of("bader_joint_small")
     config.lightning_module.shares.given = 0.3
     outline = read_outline(config)

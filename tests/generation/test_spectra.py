@@ -11,7 +11,7 @@ import torch
 
 from mattergen_e.descriptors import BaderCharge
 from mattergen_e.errors import UserError
-from mattergen_e.generation.conditions import SeededConditionLoader
+from mattergen_e.generation.conditions import ConditionLoader
 from mattergen_e.generation.draw import draw
 from mattergen_e.generation.formats import Generated
 from mattergen_e.generation.results import to_spectra
@@ -37,7 +37,7 @@ def make_spectra(dos_processing):
 
 
 def loader(num_samples=5, seed=5):
-    return SeededConditionLoader(num_samples, 2, num_atoms=[2, 3, 4], seed=seed)
+    return ConditionLoader(num_samples, 2, num_atoms=[2, 3, 4], seed=seed)
 
 
 def same(a: CrystalSpectra, b: CrystalSpectra) -> bool:

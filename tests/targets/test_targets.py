@@ -10,7 +10,7 @@ import torch
 from mattergen.diffusion.lightning_module import DiffusionLightningModule
 
 from mattergen_e.errors import UserError
-from mattergen_e.generation.conditions import SeededConditionLoader
+from mattergen_e.generation.conditions import ConditionLoader
 from mattergen_e.generation.draw import draw
 from mattergen_e.generation.store import load_record, read_crystals
 from mattergen_e.spectra.curves import NOT_GIVEN
@@ -83,7 +83,7 @@ def test_one_bad_curve_of_many_is_named(tmp_path, spectra):
 
 def loader(file, **request):
     properties = {"dos": {"file": str(file), **request}, "dft_band_gap": 1.5}
-    return SeededConditionLoader(5, 2, num_atoms=[2, 3], seed=4, properties=properties)
+    return ConditionLoader(5, 2, num_atoms=[2, 3], seed=4, properties=properties)
 
 
 def test_batches_carry_the_curves(file, spectra, capsys):
@@ -103,7 +103,7 @@ def test_too_few_crystals_are_said(file, capsys):
 
 def test_dictionary_that_lost_its_quotes():
     with pytest.raises(UserError, match="is no dictionary: write it with quotes"):
-        SeededConditionLoader(2, 2, properties="{dos:a/b.npz}")  # type: ignore[arg-type]
+        ConditionLoader(2, 2, properties="{dos:a/b.npz}")  # type: ignore[arg-type]
 
 
 def test_run_records_what_each_crystal_was_asked_for(tmp_path, file, spectra, make_dos_module, make_sampler):
@@ -111,7 +111,7 @@ def test_run_records_what_each_crystal_was_asked_for(tmp_path, file, spectra, ma
     asked = {"dos": {"file": str(file), "per_curve": 2, "window": [-2, 2]}}
 
     def run(asked, **output):
-        loader = SeededConditionLoader(4, 3, num_atoms=[2, 3], seed=4, properties=asked)
+        loader = ConditionLoader(4, 3, num_atoms=[2, 3], seed=4, properties=asked)
         draw(make_sampler(model, guidance_scale=2.0, output=output), loader, asked, tmp_path / "run")
 
     run(asked)
@@ -134,4 +134,4 @@ def test_model_that_takes_no_spectra(file, make_module, make_sampler):
     sampler = make_sampler(DiffusionLightningModule(diffusion_module=make_module()))
     asked = {"dos": str(file)}
     with pytest.raises(UserError, match="names 'dos', but this model was trained to be conditioned on no property"):
-        draw(sampler, SeededConditionLoader(1, 1, properties=asked), asked)
+        draw(sampler, ConditionLoader(1, 1, properties=asked), asked)

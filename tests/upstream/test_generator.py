@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mattergen_e.upstream import generator as seams
+from mattergen_e.generation import hooks
 
 
 def hooked() -> tuple[Any, ...]:
@@ -19,11 +19,11 @@ def hooked() -> tuple[Any, ...]:
 
 
 def test_hooks_are_set_once() -> None:
-    seams.prepare()
+    hooks.prepare()
     first = hooked()
     assert all(function._mattergen_e for function in first)
     assert all(not hasattr(function.__wrapped__, "_mattergen_e") for function in first)
-    seams.prepare()
+    hooks.prepare()
     assert hooked() == first
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mattergen_e import upstream
-from mattergen_e.upstream import generator as seams
+from mattergen_e.generation import hooks
 
 PLUGIN = "hydra_plugins.mattergen_e_searchpath"
 COMPLETE = {piece.path.name: piece.present for piece in upstream.package_data()}
@@ -142,7 +142,7 @@ def search_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], li
     from hydra.core.global_hydra import GlobalHydra
 
     monkeypatch.setattr(upstream, "prepare", lambda: None)
-    monkeypatch.setattr(seams, "prepare", lambda: None)
+    monkeypatch.setattr(hooks, "prepare", lambda: None)
 
     def look(folder: Path) -> list[tuple[str, str]]:
         GlobalHydra.instance().clear()

@@ -101,7 +101,7 @@ def test_preparing_twice_changes_nothing(gemnet: Any) -> None:
 def test_whose_command_this_is(program: str, answer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [program, "--flag"])
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
-    assert upstream._is_mattergen_command() is answer
+    assert upstream.is_mattergen_command() is answer
 
 
 def test_user_error_ends_a_command_of_mattergen_but_not_a_python_caller(

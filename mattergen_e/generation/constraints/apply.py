@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mattergen_e.descriptors.base import Descriptor
-from mattergen_e.diffusion.classifier_target import Wanted
+from mattergen_e.diffusion.guidance_target import GuidanceTarget
 from mattergen_e.diffusion.held import ClampedDescriptor, FixedTypes, Held, SiteTargets, Template
 from mattergen_e.diffusion.joint import Preparation
 from mattergen_e.diffusion.site_conditions import SiteCondition
@@ -17,13 +17,13 @@ from mattergen_e.generation.constraints.reading import Constraints, read_constra
 from mattergen_e.spectra.curves import Curve
 
 
-def constrain(constraints: str | Path | Constraints, model: Any, wanted: Wanted | None = None) -> Held:
+def constrain(constraints: str | Path | Constraints, model: Any, guidance: GuidanceTarget | None = None) -> Held:
     """What is held in a run with a model.
 
     Args:
         constraints: The file, or what was read of it.
         model: A loaded model.
-        wanted: What a classifier is asked for, which takes spectra of sites where the model does not.
+        guidance: What a predictor is asked for, which takes spectra of sites where the model does not.
 
     Returns:
         The constraints in the model's terms.
@@ -34,8 +34,8 @@ def constrain(constraints: str | Path | Constraints, model: Any, wanted: Wanted 
     read = constraints if isinstance(constraints, Constraints) else read_constraints(constraints)
     descriptors: dict[str, Descriptor] = getattr(model, "descriptors", {})
     conditions: dict[str, SiteCondition] = dict(getattr(model, "site_conditions", {}))
-    if wanted is not None:
-        conditions |= wanted.sites({*descriptors, *conditions})
+    if guidance is not None:
+        conditions |= guidance.sites({*descriptors, *conditions})
     values.check_names(read, descriptors, conditions)
     clean = _trained_with_given(model)
     clamped = {

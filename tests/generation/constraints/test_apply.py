@@ -14,8 +14,8 @@ from mattergen_e.descriptors import BaderCharge
 from mattergen_e.diffusion.joint import JointDiffusionLightningModule
 from mattergen_e.diffusion.site_dos import SiteDosCondition
 from mattergen_e.errors import UserError
+from mattergen_e.generation.conditions import ConditionLoader
 from mattergen_e.generation.constraints.apply import constrain
-from mattergen_e.generation.constraints.loader import ConstrainedConditionLoader
 from mattergen_e.generation.draw import draw
 from mattergen_e.generation.store import read_crystals
 
@@ -41,7 +41,7 @@ def spectrum(tmp_path):
 
 
 def generate(sampler, path, output=None, n=4, seed=0):
-    loader = ConstrainedConditionLoader(n, 2, constraints=path, seed=seed)
+    loader = ConditionLoader(n, 2, constraints=path, seed=seed)
     return draw(sampler, loader, {}, output_path=output)
 
 
@@ -103,7 +103,7 @@ def test_clamped_spectrum(make_joint, make_sampler, make_dos, write, spectrum):
     written = sum(crystal.dos.get_site_dos(crystal[1]).densities.values())
     assert np.allclose(written, model.decode(latents[None])[0], atol=1e-4)
     torch.manual_seed(0)
-    _, mean = sampler.sample(ConstrainedConditionLoader(3, 3, constraints=path).make(np.array([2, 2, 2])))
+    _, mean = sampler.sample(ConditionLoader(3, 3, constraints=path).make(np.array([2, 2, 2])))
     found = descriptor.decode(mean["atomic_dos"])[1::2]
     assert torch.equal(found, descriptor.decode(descriptor.encode(torch.from_numpy(latents))).expand(3, 4))
     assert np.allclose(found.numpy(), latents, atol=1e-6)

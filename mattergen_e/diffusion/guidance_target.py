@@ -1,4 +1,4 @@
-"""What classifier-based guidance is asked for: read and checked before a model is loaded."""
+"""Guidance targets: the spectra that a predictor pulls a generation to, read and checked before a model is loaded."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from mattergen.common.data.collate import collate
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mattergen_e.diffusion.site_conditions import SiteCondition
 from mattergen_e.errors import UserError
-from mattergen_e.generation.constraints.loader import ConstrainedConditionLoader
+from mattergen_e.networks.predictor.folder import describe
 from mattergen_e.spectra.curves import NOT_GIVEN, Curve, check_curve, check_window, inside, on_grid
 from mattergen_e.spectra.grid import EnergyGrid
 from mattergen_e.targets.files import read_curves
 from mattergen_e.targets.targets import Request, Targets
-from mattergen_e.upstream import exit_on_user_error
 
 #: Key of the sampling settings, and name of the target in a run's output.
 NAME = "classifier"
 #: What sites are asked for by this name in a constraints file, the classifier is asked for where the model takes none.
 SITES = "site_dos"
-#: Batch entry with the wanted spectra, (n_crystals, points) states/eV per atom; NaN where anything will do.
+#: Batch entry with the target spectra, (n_crystals, points) states/eV per atom; NaN where anything will do.
 TARGET = "classifier_target"
 
 
@@ -58,8 +56,8 @@ class ClassifierSettings(BaseModel):
 
 
 @dataclass(frozen=True, eq=False)
-class Wanted:
-    """What was read.
+class GuidanceTarget:
+    """Guidance by a predictor, as it was asked for.
 
     Attributes:
         settings: As given.
@@ -97,12 +95,12 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedSites(SiteCondition):
-    """Spectra of sites, states/eV on the `grid`, that the model is not told but guided to."""
+    """Spectra of sites, states/eV on the `grid`, that are no condition of the model but a guidance target."""
 
     grid: EnergyGrid
 
 
-def read_wanted(settings: Mapping[str, Any] | None) -> Wanted | None:
+def read_guidance(settings: Mapping[str, Any] | None) -> GuidanceTarget | None:
     """Reads what `sampler_partial.classifier` asks for, without the predictor's weights.
 
     Args:
@@ -112,8 +110,6 @@ def read_wanted(settings: Mapping[str, Any] | None) -> Wanted | None:
         UserError: If a value makes no sense, the folder holds no predictor of noised crystals, or the file no spectrum
             that asks for anything.
     """
-    from mattergen_e.networks.predictor.folder import describe
-
     plain = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else settings
     given = {k: v for k, v in plain.items() if v is not None} if isinstance(plain, Mapping) else plain
     if not given or (isinstance(given, dict) and not {"predictor", "target"} & set(given)):
@@ -134,7 +130,7 @@ def read_wanted(settings: Mapping[str, Any] | None) -> Wanted | None:
         )
     grids = description.network.grids
     targets = None if checked.target is None else _targets(checked, checked.target, grids.total)
-    return Wanted(checked, targets, grids.sites, description.fingerprint)
+    return GuidanceTarget(checked, targets, grids.sites, description.fingerprint)
 
 
 def _targets(settings: ClassifierSettings, file: Path, grid: EnergyGrid) -> Targets:
@@ -168,55 +164,3 @@ def values_of(targets: Targets, crystals: Iterable[int]) -> torch.Tensor:
     """Spectra of crystals by their number in the run, (n, points); NaN where nothing is asked."""
     values = torch.from_numpy(targets.values[[targets.curve_of(i) for i in crystals]])
     return torch.where(values < 0, torch.nan, values)
-
-
-class GuidedConditionLoader(ConstrainedConditionLoader):
-    """A `ConstrainedConditionLoader` whose crystals have the target of a classifier with them.
-
-    The target and the predictor's identity are a part of the run's settings: a resumed run must have the same.
-
-    Attributes:
-        wanted: What is asked for; None without a classifier.
-    """
-
-    @exit_on_user_error
-    def __init__(self, *args: Any, classifier: Mapping[str, Any] | None = None, **arguments: Any) -> None:
-        """Makes a loader.
-
-        Args:
-            *args: As of `SeededConditionLoader`.
-            classifier: `sampler_partial.classifier`.
-            **arguments: As of `ConstrainedConditionLoader`.
-
-        Raises:
-            UserError: As `ConstrainedConditionLoader` and `read_wanted`.
-        """
-        super().__init__(*args, **arguments)
-        self.wanted = read_wanted(classifier)
-        if self.wanted is not None:
-            self.wanted.require_targets(self.constraints is not None and SITES in self.constraints.values)
-
-    def make(self, num_atoms: np.ndarray, first: int = 0) -> Any:
-        """As of `SeededConditionLoader`, with the targets."""
-        batch = super().make(num_atoms, first)
-        if self.wanted is None or self.wanted.targets is None:
-            return batch
-        graphs = batch.to_data_list()
-        values = values_of(self.wanted.targets, range(first, first + len(graphs)))
-        return collate([graph.replace(**{TARGET: values[i : i + 1]}) for i, graph in enumerate(graphs)])
-
-    def told(self, index: int) -> dict[str, Any]:
-        """What is written down of the targets of one crystal."""
-        targets = None if self.wanted is None else self.wanted.targets
-        return {**super().told(index), **({} if targets is None else {NAME: targets.record(index)})}
-
-    def save_targets(self, folder: Path) -> None:
-        """Writes the targets into a run's folder."""
-        super().save_targets(folder)
-        if self.wanted is not None and self.wanted.targets is not None:
-            self.wanted.targets.save(folder)
-
-    def settings(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the run it resumes."""
-        own = super().settings()
-        return own if self.wanted is None else {**own, NAME: self.wanted.record()}
