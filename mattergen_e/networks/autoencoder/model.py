@@ -155,22 +155,6 @@ class Autoencoder:
 
         require_processing(manifest, SPECTRA, self.processing)
 
-    def require_fingerprint(self, other: str, what: str) -> None:
-        """Check that something was made with this very autoencoder.
-
-        Args:
-            other: The fingerprint that it carries.
-            what: What carries it, as it begins a sentence, e.g. "the checkpoint X".
-
-        Raises:
-            UserError: If it is another.
-        """
-        if other != self.fingerprint:
-            raise UserError(
-                f"{what} belongs to autoencoder {other[:SHOWN]}, but this one is {self.fingerprint[:SHOWN]}: use the "
-                "one that it was made with, since another decodes to a plausible but meaningless spectrum"
-            )
-
     @torch.inference_mode()
     def _run(
         self, function: Callable[[torch.Tensor], torch.Tensor], values: NDArray[Any], width: int, batch_size: int
