@@ -29,8 +29,6 @@ Array = NDArray[np.float32]
 
 #: Name of the spectra of sites in a cache and in its manifest.
 SPECTRA = "atomic_dos"
-#: Digits of a fingerprint that are shown.
-SHOWN = 12
 
 
 class Autoencoder:
