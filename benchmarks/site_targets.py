@@ -200,7 +200,7 @@ def judge(predictor: Predictor, crystal: Generated, target: Target) -> tuple[flo
 def distances(spectra: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
     """Cosine and Wasserstein distance (eV), means over sites."""
     a, b = spectra.astype(float), targets.astype(float)
-    return float(cosine(a, b, ATOMIC_GRID).mean()), float(wasserstein(a, b, ATOMIC_GRID).mean())
+    return float(cosine(a, b).mean()), float(wasserstein(a, b, ATOMIC_GRID).mean())
 
 
 if __name__ == "__main__":

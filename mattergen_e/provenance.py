@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+#: What shapes results.
 PACKAGES = (
+    "python",
     "mattergen-e",
     "mattergen",
     "torch",
@@ -23,12 +25,12 @@ PACKAGES = (
 )
 
 
-def versions() -> dict[str, str]:
-    """Version of Python and of each package that shapes results; packages that are not installed are left out."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Version of each package, and of Python by the name "python"; packages that are not installed are left out."""
+    found = {}
+    for name in packages:
         try:
-            found[name] = version(name)
+            found[name] = platform.python_version() if name == "python" else version(name)
         except PackageNotFoundError:
             continue
     return found

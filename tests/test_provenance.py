@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mattergen_e import provenance
@@ -32,3 +33,4 @@ def test_hash_of_a_file_is_sha256(tmp_path: Path) -> None:
 def test_versions_name_what_shapes_results() -> None:
     found = provenance.versions()
     assert {"python", "mattergen-e", "mattergen", "torch", "numpy"} <= set(found)
+    assert provenance.versions(["no-such-package", "numpy"]) == {"numpy": np.__version__}

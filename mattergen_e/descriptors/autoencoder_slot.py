@@ -18,9 +18,9 @@ from torch import nn
 
 from mattergen_e.errors import UserError
 from mattergen_e.networks.autoencoder.folder import Description
-from mattergen_e.networks.autoencoder.model import SHOWN, Autoencoder
+from mattergen_e.networks.autoencoder.model import Autoencoder
 from mattergen_e.networks.autoencoder.network import Network
-from mattergen_e.networks.scaffold import DAMAGED
+from mattergen_e.networks.folder import DAMAGED, SHOWN
 from mattergen_e.spectra.grid import EnergyGrid
 from mattergen_e.upstream import exit_on_user_error
 

@@ -6,30 +6,23 @@
 
 from __future__ import annotations
 
-import pickle
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 
 from mattergen_e.errors import UserError
+from mattergen_e.networks.callbacks import RECORD
+from mattergen_e.networks.folder import DAMAGED
+
+if TYPE_CHECKING:
+    from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
 RUN, LAST, BEST = "run", "last.ckpt", "best.ckpt"
-
-#: What loading raises on a file that is damaged, or holds something else than plain values.
-DAMAGED = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 class Settings(Protocol):
@@ -134,3 +127,38 @@ def read_checkpoint(path: Path, key: str, whose: str) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or key not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of {whose} training")
     return checkpoint
+
+
+def read_trained(path: Path, key: str, whose: str) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:
+    """What a training wrote of an epoch: its description, the weights of the module, and the record of what made it.
+
+    Args:
+        path: Checkpoint of the training.
+        key: Of the description.
+        whose: Training that it must be of, for the error.
+
+    Raises:
+        UserError: If the file is missing, damaged or something else.
+    """
+    checkpoint = read_checkpoint(path, key, whose)
+    record = {"epoch": int(checkpoint["epoch"]) + 1, "steps": int(checkpoint["global_step"]), **checkpoint[RECORD]}
+    return checkpoint[key], checkpoint["state_dict"], record
+
+
+def of_network(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of a module's `network` alone, by their names in it."""
+    prefix = "network."
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def warm_up_and_cosine(
+    module: pl.LightningModule, optimiser: torch.optim.Optimizer, warmup: int
+) -> OptimizerLRScheduler:
+    """A learning rate that rises linearly over the warm-up and falls to zero as a cosine over the whole training."""
+    total = int(module.trainer.estimated_stepping_batches)
+
+    def factor(step: int) -> float:
+        return min(1.0, (step + 1) / (warmup + 1)) * 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+    return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

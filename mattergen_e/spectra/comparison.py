@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mattergen_e.errors import UserError
 from mattergen_e.spectra.grid import EnergyGrid
+from mattergen_e.spectra.metrics import cosine, masked, mean_absolute_error
 from mattergen_e.spectra.quantities import band_gap, dos_at_fermi, states_below_fermi
 
 if TYPE_CHECKING:
@@ -70,49 +71,14 @@ class Metric:
     unit: str
 
 
-def window_mask(grid: EnergyGrid, low: float, high: float) -> Mask:
-    """The bins that lie wholly in a window.
-
-    Args:
-        grid: Grid of the curves.
-        low: Lower end, eV relative to the Fermi energy.
-        high: Upper end.
-
-    Returns:
-        (points,) whether a bin counts.
-
-    Raises:
-        UserError: If no bin lies in it.
-    """
-    slack = 1e-6 * grid.step
-    inside = (grid.edges[:-1] >= low - slack) & (grid.edges[1:] <= high + slack)
-    if not inside.any():
-        raise UserError(f"the window from {low:g} to {high:g} eV holds no bin of the grid ({grid}): widen it")
-    return inside
-
-
 def pearson(curves: ArrayLike, reference: ArrayLike, mask: ArrayLike | None = None) -> Values:
     """Pearson's correlation over the points of each pair (..., points); NaN where a curve is constant."""
-    a, b, weights = _masked(curves, reference, mask)
+    a, b, weights = masked(curves, reference, mask)
     count = weights.sum(axis=-1, keepdims=True)
     a, b = (np.where(weights, x - (x * weights).sum(axis=-1, keepdims=True) / count, 0.0) for x in (a, b))
     size = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     scale = np.finfo(float).eps * count[..., 0]
     return (a * b).sum(axis=-1) / np.where(size > scale, size, np.nan)
-
-
-def cosine(curves: ArrayLike, reference: ArrayLike, mask: ArrayLike | None = None) -> Values:
-    """Cosine of the angle between the curves of each pair (..., points); NaN where one is zero everywhere."""
-    a, b, weights = _masked(curves, reference, mask)
-    a, b = a * weights, b * weights
-    size = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    return (a * b).sum(axis=-1) / np.where(size > 0, size, np.nan)
-
-
-def mean_absolute_error(curves: ArrayLike, reference: ArrayLike, mask: ArrayLike | None = None) -> Values:
-    """Mean absolute difference over the points of each pair: DOSMatGen's MAE (table 1), (...) in the curves' unit."""
-    a, b, weights = _masked(curves, reference, mask)
-    return (np.abs(a - b) * weights).sum(axis=-1) / weights.sum(axis=-1)
 
 
 def js_divergence(curves: ArrayLike, reference: ArrayLike, mask: ArrayLike | None = None, base: float = np.e) -> Values:
@@ -132,7 +98,7 @@ def js_divergence(curves: ArrayLike, reference: ArrayLike, mask: ArrayLike | Non
     """
     from scipy.special import rel_entr
 
-    a, b, weights = _masked(curves, reference, mask)
+    a, b, weights = masked(curves, reference, mask)
     shares = []
     for values in (a, b):
         positive = np.maximum(values, 0.0) * weights
@@ -383,18 +349,3 @@ def _curves(values: ArrayLike, grid: EnergyGrid) -> Values:
             f"the curves have the shape {found.shape}, expected (curves, {grid.points}) on {grid}: resample them"
         )
     return found
-
-
-def _masked(curves: ArrayLike, reference: ArrayLike, mask: ArrayLike | None) -> tuple[Values, Values, Mask]:
-    """Both curves and the mask, broadcast; what the mask leaves out may be NaN and becomes zero."""
-    a, b = np.asarray(curves, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    given = np.ones(1, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
-    try:
-        a, b, weights = np.broadcast_arrays(a, b, given)
-    except ValueError:
-        raise UserError(
-            f"curves {a.shape}, reference {b.shape} and mask {given.shape} do not fit: give one number per point"
-        ) from None
-    if not weights.any(axis=-1).all():
-        raise UserError("the mask leaves nothing of a curve: keep at least one point of each")
-    return np.where(weights, a, 0.0), np.where(weights, b, 0.0), weights

@@ -90,24 +90,55 @@ def wasserstein(spectra: ArrayLike, reference: ArrayLike, grid: EnergyGrid) -> V
     return np.abs(shares[0] - shares[1]).sum(axis=-1) * grid.step
 
 
-def mean_absolute_error(spectra: ArrayLike, reference: ArrayLike, grid: EnergyGrid) -> Values:
-    """Mean absolute difference over the points, (...) states/eV; spectra as in `wasserstein`, negative values kept."""
-    return np.abs(_points(spectra, grid) - _points(reference, grid)).mean(axis=-1)
+def mean_absolute_error(spectra: ArrayLike, reference: ArrayLike, mask: ArrayLike | None = None) -> Values:
+    """Mean absolute difference over the points of each pair (..., points): DOSMatGen's MAE (table 1).
+
+    Args:
+        spectra: (..., points); negative values are kept.
+        reference: (..., points); both are broadcast.
+        mask: (points,) or (..., points), the points that count.
+
+    Returns:
+        (...) in the spectra's unit.
+
+    Raises:
+        UserError: If the shapes do not fit, or the mask leaves nothing of a spectrum.
+    """
+    a, b, weights = masked(spectra, reference, mask)
+    return (np.abs(a - b) * weights).sum(axis=-1) / weights.sum(axis=-1)
 
 
-def cosine(spectra: ArrayLike, reference: ArrayLike, grid: EnergyGrid) -> Values:
-    """Cosine of the angle between spectra as vectors, (...); NaN where one of them is zero everywhere."""
-    a, b = _points(spectra, grid), _points(reference, grid)
+def cosine(spectra: ArrayLike, reference: ArrayLike, mask: ArrayLike | None = None) -> Values:
+    """Cosine of the angle between the spectra of each pair as vectors, (...); NaN where one is zero everywhere.
+
+    Arguments as in `mean_absolute_error`.
+    """
+    a, b, _ = masked(spectra, reference, mask)
     size = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     return (a * b).sum(axis=-1) / np.where(size > 0, size, np.nan)
+
+
+def masked(curves: ArrayLike, reference: ArrayLike, mask: ArrayLike | None) -> tuple[Values, Values, NDArray[np.bool_]]:
+    """Both curves and the mask, broadcast; what the mask leaves out may be NaN and becomes zero."""
+    a, b = np.asarray(curves, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    given = np.ones(1, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+    try:
+        a, b, weights = np.broadcast_arrays(a, b, given)
+    except ValueError:
+        raise UserError(
+            f"curves {a.shape}, reference {b.shape} and mask {given.shape} do not fit: give one number per point"
+        ) from None
+    if not weights.any(axis=-1).all():
+        raise UserError("the mask leaves nothing of a curve: keep at least one point of each")
+    return np.where(weights, a, 0.0), np.where(weights, b, 0.0), weights
 
 
 def compare(spectra: ArrayLike, reference: ArrayLike, grid: EnergyGrid) -> Errors:
     """All errors of spectra (n, points) against a reference (n, points), states/eV."""
     return Errors(
         wasserstein(spectra, reference, grid),
-        mean_absolute_error(spectra, reference, grid),
-        cosine(spectra, reference, grid),
+        mean_absolute_error(spectra, reference),
+        cosine(spectra, reference),
     )
 
 
@@ -151,6 +182,25 @@ def summarise_by_element(
         chemical_symbols[int(elements[i])]: summarise(values[rows == i], chosen)
         for i in np.argsort(-counts, kind="stable")
     }
+
+
+@dataclass(frozen=True)
+class SiteErrors:
+    """Errors of the spectra of sites by one method.
+
+    Attributes:
+        errors: Summary by the name of the error: wasserstein (eV), mae (states/eV), cosine.
+        by_element: Summaries of the Wasserstein distance by symbol, the most frequent element first.
+    """
+
+    errors: dict[str, Summary]
+    by_element: dict[str, Summary]
+
+    @classmethod
+    def of(cls, errors: Errors, atomic_numbers: ArrayLike) -> SiteErrors:
+        """Summaries of the errors of sites (n,) with the atomic numbers (n,)."""
+        found = {name: summarise(getattr(errors, name)) for name in errors.units}
+        return cls(found, summarise_by_element(errors.wasserstein, atomic_numbers))
 
 
 def at_quantiles(values: ArrayLike, quantiles: Sequence[float] = QUANTILES) -> NDArray[np.int64]:

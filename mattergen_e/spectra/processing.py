@@ -72,24 +72,6 @@ class AtomicDosSettings(_Settings):
     semicore_zero: float = Field(default=1e-3, ge=0, allow_inf_nan=False)
 
 
-def from_integrated(energies: Spectra, integrated: Spectra) -> Spectra:
-    """Make a density of states from the number of states below each energy, where a code writes both.
-
-    A DOS given at single energies, as by VASP's tetrahedron method, misses or counts twice what is narrower than its
-    mesh; the integrated DOS does not. Read as piecewise linear, the result has the integral that was given.
-
-    Args:
-        energies: (n,) strictly ascending, eV.
-        integrated: (..., n) states below each energy.
-
-    Returns:
-        (..., n) states/eV: the difference of the neighbours of each energy over their distance.
-    """
-    padded = np.pad(energies, 1, mode="edge")
-    states = np.pad(integrated, [(0, 0)] * (integrated.ndim - 1) + [(1, 1)], mode="edge")
-    return (states[..., 2:] - states[..., :-2]) / (padded[2:] - padded[:-2])
-
-
 def resample(energies: Spectra, spectra: Spectra, grid: EnergyGrid, smearing: float) -> Spectra:
     """Smear spectra with a Gaussian and average them over the bins of a grid, without losing a state.
 

@@ -19,7 +19,6 @@ from mattergen_e.spectra.processing import (
     TotalDosSettings,
     atomic_dos,
     cut_semicore,
-    from_integrated,
     resample,
     total_dos,
 )
@@ -140,21 +139,6 @@ class TestResample:
     def test_outside_of_the_mesh_there_is_nothing(self) -> None:
         assert not resample(np.array([10.0, 11.0]), np.ones(2), SMALL, 0.1).any()
         assert not resample(np.array([-11.0, -10.0]), np.ones(2), SMALL, 0.1).any()
-
-
-@settings(deadline=None, max_examples=30)
-@given(spectra())
-def test_the_integral_of_an_integrated_dos_is_kept(spectrum: tuple[np.ndarray, np.ndarray]) -> None:
-    energies, values = spectrum
-    integrated = np.cumsum(values)
-    density = from_integrated(energies, integrated)
-    area = (0.5 * (density[1:] + density[:-1]) * np.diff(energies)).sum()
-    assert area == pytest.approx(integrated[-1] - integrated[0], abs=1e-9)
-
-
-def test_density_from_integrated_by_hand() -> None:
-    density = from_integrated(np.array([0.0, 1.0, 3.0]), np.array([[0.0, 2.0, 3.0], [0.0, 0.0, 6.0]]))
-    assert density.tolist() == [[2, 1, 0.5], [0, 2, 3]]
 
 
 class TestSemicore:
@@ -376,7 +360,7 @@ class TestRealSpectra:
         run = read_vasp("K3Sb_lobsterpy")
         energies = run.raw.energies
         grid = EnergyGrid(minimum=-32, maximum=0, points=640)
-        exact = resample(energies, from_integrated(energies, run.integrated), grid, 0)
+        exact = resample(energies, run.density, grid, 0)
         assert exact.sum() * grid.step == pytest.approx(32, abs=2e-2)
         level = (grid.energies > -31.7) & (grid.energies < -31.4)
         assert exact[level].sum() * grid.step == pytest.approx(2, abs=1e-3)

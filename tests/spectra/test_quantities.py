@@ -10,7 +10,7 @@ import pytest
 
 from mattergen_e.errors import UserError
 from mattergen_e.spectra.grid import ATOMIC_GRID, TOTAL_GRID, EnergyGrid
-from mattergen_e.spectra.processing import TotalDosSettings, from_integrated, total_dos
+from mattergen_e.spectra.processing import TotalDosSettings, total_dos
 from mattergen_e.spectra.quantities import band_gap, dos_at_fermi, states_below_fermi
 from mattergen_e.spectra.raw import RawDos
 
@@ -118,7 +118,7 @@ def test_valence_electrons_of_k3sb(read_vasp: Callable[[str], Any]) -> None:
     run = read_vasp("K3Sb_lobsterpy")
     energies = run.raw.energies
     settings = TotalDosSettings(grid=EnergyGrid(minimum=-10, maximum=6, points=256), smearing=0)
-    raw = RawDos(energies, from_integrated(energies, run.integrated))
+    raw = RawDos(energies, run.density)
     dos, _ = total_dos(raw, 4, settings)
     assert states_below_fermi(dos, settings.grid) == pytest.approx(2, abs=1e-3)
     assert run.gap == pytest.approx(0.6621)

@@ -29,8 +29,6 @@ Array = NDArray[np.float32]
 
 #: Name of the spectra of sites in a cache and in its manifest.
 SPECTRA = "atomic_dos"
-#: Digits of a fingerprint that are shown.
-SHOWN = 12
 
 
 class Autoencoder:
@@ -154,22 +152,6 @@ class Autoencoder:
         from mattergen_e.data.cache import require_processing
 
         require_processing(manifest, SPECTRA, self.processing)
-
-    def require_fingerprint(self, other: str, what: str) -> None:
-        """Check that something was made with this very autoencoder.
-
-        Args:
-            other: The fingerprint that it carries.
-            what: What carries it, as it begins a sentence, e.g. "the checkpoint X".
-
-        Raises:
-            UserError: If it is another.
-        """
-        if other != self.fingerprint:
-            raise UserError(
-                f"{what} belongs to autoencoder {other[:SHOWN]}, but this one is {self.fingerprint[:SHOWN]}: use the "
-                "one that it was made with, since another decodes to a plausible but meaningless spectrum"
-            )
 
     @torch.inference_mode()
     def _run(

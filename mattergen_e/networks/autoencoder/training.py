@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,8 +30,19 @@ from mattergen_e.networks.autoencoder.data import (
 from mattergen_e.networks.autoencoder.loss import LossSettings, reconstruction_loss
 from mattergen_e.networks.autoencoder.model import Autoencoder
 from mattergen_e.networks.autoencoder.network import Network, NetworkSettings
-from mattergen_e.networks.callbacks import RECORD, Provenance
-from mattergen_e.networks.scaffold import BEST, LAST, RUN, check_folder, check_resumed, make_trainer, read_checkpoint
+from mattergen_e.networks.callbacks import Provenance
+from mattergen_e.networks.scaffold import (
+    BEST,
+    LAST,
+    RUN,
+    check_folder,
+    check_resumed,
+    make_trainer,
+    of_network,
+    read_checkpoint,
+    read_trained,
+    warm_up_and_cosine,
+)
 from mattergen_e.spectra.metrics import compare
 from mattergen_e.spectra.processing import AtomicDosSettings
 
@@ -122,13 +132,7 @@ class AutoencoderModule(pl.LightningModule):
         optimiser = torch.optim.AdamW(
             self.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
         )
-        total, warmup = int(self.trainer.estimated_stepping_batches), self.settings.warmup
-
-        def factor(step: int) -> float:
-            return min(1.0, (step + 1) / (warmup + 1)) * 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return warm_up_and_cosine(self, optimiser, self.settings.warmup)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the settings, as plain values."""
@@ -201,18 +205,10 @@ def from_checkpoint(path: str | Path) -> Autoencoder:
     Raises:
         UserError: If the file is missing or no such checkpoint.
     """
-    checkpoint = read_checkpoint(Path(path), SETTINGS, WHOSE)
-    described = checkpoint[SETTINGS]
-    settings = TrainingSettings.model_validate(described["settings"])
-    network = Network(settings.network)
-    prefix = "network."
-    network.load_state_dict({k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items()})
-    record = {
-        "settings": described["settings"],
-        "epoch": int(checkpoint["epoch"]) + 1,
-        "steps": int(checkpoint["global_step"]),
-        **checkpoint[RECORD],
-    }
+    described, state, record = read_trained(Path(path), SETTINGS, WHOSE)
+    network = Network(TrainingSettings.model_validate(described["settings"]).network)
+    network.load_state_dict(of_network(state))
+    record = {"settings": described["settings"], **record}
     return Autoencoder(network, AtomicDosSettings.model_validate(described["processing"]), record)
 
 

@@ -13,7 +13,7 @@ from mattergen_e.errors import UserError
 from mattergen_e.networks.predictor.data import Crystals, read_split
 from mattergen_e.networks.predictor.model import Predictor
 from mattergen_e.spectra.comparison import Metric, compare_with_chance, derangement
-from mattergen_e.spectra.metrics import Summary, compare, summarise, summarise_by_element
+from mattergen_e.spectra.metrics import SiteErrors, compare
 
 Curves = NDArray[Any]
 
@@ -21,19 +21,6 @@ Curves = NDArray[Any]
 PREDICTOR, ELEMENT_MEAN, RANDOM = "predictor", "element mean", "random pairing"
 #: Weight of the ridge that keeps elements of few crystals in bounds, in crystals; chosen.
 RIDGE = 0.1
-
-
-@dataclass(frozen=True)
-class SiteErrors:
-    """Errors of the spectra of sites by one method.
-
-    Attributes:
-        errors: Summary by the name of the error: wasserstein (eV), mae (states/eV), cosine.
-        by_element: Summaries of the Wasserstein distance by symbol, the most frequent element first.
-    """
-
-    errors: dict[str, Summary]
-    by_element: dict[str, Summary]
 
 
 @dataclass(frozen=True)
@@ -103,7 +90,10 @@ def evaluate(
         crystals=int(crystals.sum()),
         n_sites=int(rows.sum()),
         fingerprint=predictor.fingerprint,
-        sites={name: _site_errors(values, sites, numbers[rows], grids.sites) for name, values in by_method.items()},
+        sites={
+            name: SiteErrors.of(compare(values, sites, grids.sites), numbers[rows])
+            for name, values in by_method.items()
+        },
         total={
             name: compare_with_chance(values, total, grids.total, seed=seed)
             for name, values in ((PREDICTOR, predicted.total[crystals]), (ELEMENT_MEAN, sums))
@@ -145,9 +135,3 @@ def _site_means(fitted: Crystals, numbers: NDArray[np.int64]) -> Curves:
 
     means = element_means(fitted.atomic_numbers, np.asarray(fitted.sites))
     return np.stack([means.get(int(z), means[0]) for z in numbers])
-
-
-def _site_errors(values: Curves, reference: Curves, numbers: NDArray[np.int64], grid: Any) -> SiteErrors:
-    errors = compare(values, reference, grid)
-    found = {name: summarise(getattr(errors, name)) for name in errors.units}
-    return SiteErrors(found, summarise_by_element(errors.wasserstein, numbers))

@@ -15,7 +15,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,10 @@ from pymatgen.core import Structure
 
 from mattergen_e.crystals.graphs import reduce_named, to_graph
 from mattergen_e.crystals.reading import NamedStructure
-from mattergen_e.errors import UserError
 from mattergen_e.files import add_array, replacing
 from mattergen_e.networks.predictor.model import Predictor
 from mattergen_e.progress import bar
 from mattergen_e.spectra.files import dos_file
-from mattergen_e.spectra.grid import EnergyGrid
 from mattergen_e.spectra.objects import CrystalSpectra
 
 
@@ -107,20 +105,3 @@ def write_spectra(path: str | Path, spectra: Sequence[StructureSpectra], predict
         add_array(archive, "ids", np.array([found.id for found in spectra]))
     with replacing(Path(path)) as file:
         file.write(content.getvalue())
-
-
-def read_totals(path: str | Path) -> tuple[list[str], NDArray[np.float32], EnergyGrid]:
-    """Names, (structures, points) spectra per atom and their grid of a file of `write_spectra`.
-
-    Raises:
-        UserError: If it is missing, damaged, or no such file.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            low, high = arrays["total_window"].tolist()
-            grid = EnergyGrid(minimum=low, maximum=high, points=len(arrays["total_energies"]))
-            return [str(name) for name in arrays["ids"]], arrays["total"], grid
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: make it with 'mattergen-e dos-predictor predict'") from None
-    except (ValueError, LookupError, EOFError, OSError, BadZipFile) as error:
-        raise UserError(f"{path} does not hold predicted spectra ({error}): predict anew") from None

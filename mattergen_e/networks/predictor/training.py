@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from mattergen_e.errors import UserError
-from mattergen_e.networks.callbacks import RECORD, Provenance
+from mattergen_e.networks.callbacks import Provenance
 from mattergen_e.networks.predictor import folder
 from mattergen_e.networks.predictor.data import (
     Batch,
@@ -35,7 +34,18 @@ from mattergen_e.networks.predictor.model import Predictor, element_spectra
 from mattergen_e.networks.predictor.network import Network, Spectra
 from mattergen_e.networks.predictor.noise import describe_noise
 from mattergen_e.networks.predictor.settings import TIMES, EncoderSettings, NetworkSettings
-from mattergen_e.networks.scaffold import BEST, LAST, RUN, check_folder, check_resumed, make_trainer, read_checkpoint
+from mattergen_e.networks.scaffold import (
+    BEST,
+    LAST,
+    RUN,
+    check_folder,
+    check_resumed,
+    make_trainer,
+    of_network,
+    read_checkpoint,
+    read_trained,
+    warm_up_and_cosine,
+)
 
 if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -159,13 +169,7 @@ class PredictorModule(pl.LightningModule):
             {"params": encoder, "lr": rate * factor},
         ]
         optimiser = torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay)
-        total, warmup = int(self.trainer.estimated_stepping_batches), self.settings.warmup
-
-        def schedule(step: int) -> float:
-            return min(1.0, (step + 1) / (warmup + 1)) * 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return warm_up_and_cosine(self, optimiser, self.settings.warmup)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the settings, as plain values."""
@@ -283,18 +287,10 @@ def from_checkpoint(path: str | Path) -> Predictor:
     Raises:
         UserError: If the file is missing or no such checkpoint.
     """
-    checkpoint = read_checkpoint(Path(path), SETTINGS, WHOSE)
-    described, state = checkpoint[SETTINGS], checkpoint["state_dict"]
+    described, state, record = read_trained(Path(path), SETTINGS, WHOSE)
     network = Network(NetworkSettings.model_validate(described["network"]))
-    prefix = "network."
-    network.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-    record = {
-        "settings": described["settings"],
-        "encoder": described["encoder"]["source"],
-        "epoch": int(checkpoint["epoch"]) + 1,
-        "steps": int(checkpoint["global_step"]),
-        **checkpoint[RECORD],
-    }
+    network.load_state_dict(of_network(state))
+    record = {"settings": described["settings"], "encoder": described["encoder"]["source"], **record}
     processing = Processing.model_validate(described["processing"])
     return Predictor(network, processing, state["variance"].tolist(), record, described.get("noise"))
 

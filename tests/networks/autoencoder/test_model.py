@@ -98,13 +98,6 @@ def test_fingerprint_is_the_identity(make_autoencoder: Make, processing: AtomicD
     assert len({first, *(other.fingerprint for other in others)}) == 6
 
 
-def test_another_autoencoder_is_refused(make_autoencoder: Make) -> None:
-    autoencoder, other = make_autoencoder(), make_autoencoder(seed=1)
-    autoencoder.require_fingerprint(make_autoencoder().fingerprint, "the checkpoint X")
-    sentence = refusal(autoencoder.require_fingerprint, other.fingerprint, "the checkpoint X")
-    assert sentence.startswith(f"the checkpoint X belongs to autoencoder {other.fingerprint[:12]}, but")
-
-
 def test_frozen(make_autoencoder: Make) -> None:
     network = make_autoencoder().network
     assert not network.training and not any(p.requires_grad for p in network.parameters())
