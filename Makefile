@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export UV_LINK_MODE ?= copy
 
-.PHONY: demo test test-fast lint install clean
+.PHONY: demo test test-fast lint install clean docs
 
 install: $(VENV)/.installed
 
@@ -32,6 +32,15 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# The pages as a site, in an environment of their own; needs no network once that is there.
+docs: $(VENV)-docs/.installed
+	$(VENV)-docs/bin/python -m mkdocs build --strict --quiet
+
+$(VENV)-docs/.installed: docs/constraints.txt
+	test -x $(VENV)-docs/bin/python || $(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r docs/constraints.txt
+	touch $@
 
 clean:
 	rm -rf $(VENV) demo
