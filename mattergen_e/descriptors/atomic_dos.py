@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.data.cache import load_manifest
 from mattergen_e.descriptors.autoencoder_slot import ENTRY, AutoencoderSlot, from_bytes
 from mattergen_e.descriptors.base import Descriptor, per_step_fraction
 from mattergen_e.errors import UserError
+from mattergen_e.labels.quantities import ATOMIC_DOS
 from mattergen_e.networks.autoencoder import folder as autoencoder_folder
 from mattergen_e.networks.autoencoder.data import encode_cache
 from mattergen_e.networks.autoencoder.model import Autoencoder
@@ -58,6 +60,10 @@ class AtomicDos(Descriptor):
         super().__post_init__()
         if not 0 <= self.knee < 1:
             raise UserError(f"descriptor '{self.name}': knee is {self.knee:g}, give a number from 0 to below 1.")
+
+    def quantity(self) -> Quantity:
+        """That of labels."""
+        return replace(ATOMIC_DOS, name=self.name)
 
     # -- the constraint
 

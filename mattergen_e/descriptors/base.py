@@ -12,7 +12,7 @@ from mattergen.diffusion.corruption.sde_lib import VPSDE
 from torch import nn
 
 from mattergen_e.crystals.quantity import Frame, Place, Quantity
-from mattergen_e.data.cache import open_sites
+from mattergen_e.data.cache import open_rows
 from mattergen_e.descriptors.artefact import Artefact
 from mattergen_e.descriptors.measure import Measure, mean_absolute
 from mattergen_e.descriptors.networks import RowEmbedding, RowHead
@@ -200,7 +200,7 @@ class Descriptor:
         Raises:
             UserError: If the cache has none.
         """
-        return open_sites(split_dir, self.name)
+        return open_rows(split_dir, self.quantity())
 
     def check_cache(self, cache: Path) -> None:
         """Raises a `UserError` if the labels of a cache are not of the kind that the model predicts."""
