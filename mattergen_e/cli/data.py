@@ -78,6 +78,8 @@ def build(
     ] = None,
 ) -> None:
     """Check crystals and their site values and store them for training."""
+    from mattergen_e.descriptors.registry import known
+
     excluded = frozenset[str]().union(*(read_ids(file) for file in exclude_ids or ()))
     manifest = build_cache(
         sources,
@@ -94,6 +96,7 @@ def build(
         jobs=jobs,
         overwrite=overwrite,
         exclude_ids=excluded,
+        quantities=[descriptor.quantity() for descriptor in known().values()],
     )
     show(manifest, out, Console())
 
@@ -118,7 +121,7 @@ def show(manifest: Manifest, out: Path, console: Console) -> None:
     table.add_column("split")
     table.add_column("crystals", justify="right")
     table.add_column("sites", justify="right")
-    values = manifest.site_values | manifest.crystal_values
+    values = manifest.site_values | manifest.crystal_values | manifest.grid_values
     for name, value in values.items():
         unit = f" [{value.unit}]" if value.unit else ""
         table.add_column(f"{name}\nknown, rms{unit}".replace("[", r"\["), justify="right")

@@ -13,6 +13,9 @@ from pymatgen.core import Structure
 MAX_DISPLACEMENT = 0.6
 """Å. pymatgen joins sites that agree within 0.25 Å along each axis and stores their mean position."""
 
+WHOLE = 1e-5
+"""Largest deviation of an entry of a basis change from a whole number that is rounding."""
+
 
 class AlignmentError(ValueError):
     """The sites of the input cell and of the reduced cell cannot be put together, or their values contradict."""
@@ -168,3 +171,61 @@ def merge_site_values(
             f"but their {found}, more than the merge tolerance of {tolerance:g} allows"
         )
     return merged
+
+
+def basis_change(structure: Structure, reduced: Structure) -> NDArray[np.float64]:
+    """The matrix M with A' = M A, for lattices A and A' (rows: vectors) in the same cartesian frame, shape (3, 3).
+
+    Entries that are whole numbers but for rounding are made so.
+    """
+    change = np.linalg.solve(structure.lattice.matrix.T, reduced.lattice.matrix.T).T
+    whole = np.round(change)
+    return np.where(np.abs(change - whole) < WHOLE, whole, change)
+
+
+def turn_components(values: NDArray[np.floating], change: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Components of vectors along a, b and c, as components along the vectors of another cell.
+
+    A vector v A = v' A' keeps its direction and length: v' = v M^-1, with M of `basis_change`.
+
+    Args:
+        values: (..., dim), dim a multiple of 3: one vector after the other.
+        change: M.
+
+    Returns:
+        The same shape.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    vectors = values.reshape(*values.shape[:-1], -1, 3)
+    return (vectors @ np.linalg.inv(change)).reshape(values.shape)
+
+
+def carry_grid(values: NDArray[np.floating], change: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values on the points of a grid in the cell, on those in another cell of the same lattice.
+
+    With as many points along each axis, both grids have the same points: new[i] = old[(i M) mod n].
+
+    Args:
+        values: (nx, ny, nz, dim), at fractional positions i / n.
+        change: M of `basis_change`.
+
+    Returns:
+        The same shape.
+
+    Raises:
+        AlignmentError: If the cells are not of the same lattice, or the numbers of points differ.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if np.array_equal(change, np.eye(3)):
+        return values
+    if not np.array_equal(change, np.round(change)) or abs(abs(np.linalg.det(change)) - 1) > WHOLE:
+        raise AlignmentError("the reduced cell is another one than a choice of the vectors of the same lattice")
+    n = values.shape[0]
+    if values.shape[:3] != (n, n, n):
+        raise AlignmentError(
+            f"the reduced cell has other vectors, and the grid has {values.shape[:3]} points along a, b and c, not the "
+            "same number along each"
+        )
+    points = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), axis=-1)  # (n, n, n, 3)
+    i, j, k = np.moveaxis((points @ change.astype(np.int64)) % n, -1, 0)
+    return values[i, j, k]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mattergen_e.crystals.quantity import Quantity
+
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
@@ -30,24 +32,10 @@ REASONS = {
     "site_count_mismatch": "the number of values is not that of the sites",
     "nan_values": "values are known for a part of the sites only, or are no finite numbers",
     "not_neutral": "the charges do not add up to zero",
+    "grid_mismatch": "the values are not on the grid that was declared",
+    "grid_not_aligned": "the grid of the file has no points in common with a grid of the reduced cell",
     "not_aligned": "sites cannot be followed into the reduced cell, or joined sites disagree",
 }
-
-NEUTRAL_SITE_VALUES = frozenset({"bader_charge"})
-SITE_VALUE_UNITS = {
-    "bader_charge": "e",
-    "mulliken_charge": "e",
-    "loewdin_charge": "e",
-    "magmom": "mu_B",
-    "atomic_dos": "states/eV",
-    "total_dos": "states/eV/atom",
-}
-SITE_VALUE_DIMS = {"bader_charge": 1, "mulliken_charge": 1, "loewdin_charge": 1, "magmom": 1}
-
-#: Values of a crystal that do not depend on the choice of the cell; every other one belongs to the sites.
-CRYSTAL_VALUES = frozenset({"total_dos"})
-#: Spectra: joined ones are compared by their area.
-SPECTRA = frozenset({"atomic_dos"})
 
 MAX_INPUT_SITES = 1000
 MIN_VOLUME_PER_SITE = 1.0
@@ -204,11 +192,11 @@ def check_distances(structure: Structure) -> None:
         )
 
 
-def check_site_values(name: str, values: NDArray[np.floating], n_sites: int) -> bool:
+def check_site_values(quantity: Quantity, values: NDArray[np.floating], n_sites: int) -> bool:
     """Check the values of one kind on the sites of the input cell.
 
     Args:
-        name: Name of the site value.
+        quantity: Of the values.
         values: Array (n_values, dim).
         n_sites: Number of sites of the input cell.
 
@@ -218,13 +206,12 @@ def check_site_values(name: str, values: NDArray[np.floating], n_sites: int) -> 
     Raises:
         EntryError: With reason site_count_mismatch or nan_values.
     """
+    name = quantity.name
     if values.ndim != 2 or len(values) != n_sites:
         raise EntryError("site_count_mismatch", f"{name} has {len(values)} values for {n_sites} sites")
-    dim = SITE_VALUE_DIMS.get(name)
-    if values.shape[1] == 0 or dim not in (None, values.shape[1]):
-        raise EntryError(
-            "site_count_mismatch", f"{name} has {values.shape[1]} numbers per site, expected {dim or 'at least one'}"
-        )
+    if values.shape[1] == 0 or quantity.dim not in (None, values.shape[1]):
+        expected = quantity.dim or "at least one"
+        raise EntryError("site_count_mismatch", f"{name} has {values.shape[1]} numbers per site, expected {expected}")
     if np.isnan(values).all():
         return False
     with np.errstate(over="ignore"):
@@ -234,47 +221,66 @@ def check_site_values(name: str, values: NDArray[np.floating], n_sites: int) -> 
             "nan_values",
             f"{name} has no finite value at {int(bad.sum())} of {n_sites} sites (first: site {int(np.argmax(bad))})",
         )
+    if quantity.check is not None:
+        quantity.check(values)
     return True
 
 
-def check_crystal_value(name: str, values: NDArray[np.floating]) -> bool:
-    """Check an array of a crystal.
+def check_crystal_value(quantity: Quantity, values: NDArray[np.floating]) -> bool:
+    """Check a value of a crystal, or its values on a grid.
 
     Args:
-        name: Name of the value.
-        values: Array (dim,).
+        quantity: Of the values.
+        values: Array (dim,), or (nx, ny, nz, dim) for a grid.
 
     Returns:
         Whether the values are known (False: every one is NaN).
 
     Raises:
-        EntryError: With reason site_count_mismatch or nan_values.
+        EntryError: With reason site_count_mismatch, grid_mismatch or nan_values.
     """
-    if values.ndim != 1 or len(values) == 0:
-        raise EntryError("site_count_mismatch", f"{name} has the shape {values.shape}, expected one list of numbers")
+    name, n_axes = quantity.name, 4 if quantity.place == "grid" else 1
+    if values.ndim != n_axes or values.size == 0:
+        expected = "one list of numbers" if n_axes == 1 else "(nx, ny, nz, dim)"
+        raise EntryError(
+            "site_count_mismatch" if n_axes == 1 else "grid_mismatch",
+            f"{name} has the shape {values.shape}, expected {expected}",
+        )
+    if quantity.dim not in (None, values.shape[-1]):
+        raise EntryError("site_count_mismatch", f"{name} has {values.shape[-1]} numbers, expected {quantity.dim}")
+    if n_axes == 4 and quantity.probes not in (None, values.shape[:3]):
+        raise EntryError(
+            "grid_mismatch", f"{name} has {values.shape[:3]} points along a, b and c, expected {quantity.probes}"
+        )
     if np.isnan(values).all():
         return False
-    if not np.isfinite(values).all():
-        raise EntryError("nan_values", f"{name} has {int((~np.isfinite(values)).sum())} values that are not finite")
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(values.astype(np.float32))
+    if not finite.all():
+        raise EntryError("nan_values", f"{name} has {int((~finite).sum())} values that are not finite")
+    if quantity.check is not None:
+        quantity.check(values.reshape(-1, values.shape[-1]))
     return True
 
 
-def check_neutral(name: str, values: NDArray[np.floating], tolerance: float) -> None:
-    """Check that the charges of a reduced cell add up to zero; values that need not are passed.
+def check_neutral(quantity: Quantity, values: NDArray[np.floating], tolerance: float) -> None:
+    """Check that values of a reduced cell that have to add up to zero do so.
 
     Args:
-        name: Name of the site value.
-        values: (n_sites, dim), in e.
-        tolerance: Largest |sum|, in e per crystal. The values are never shifted.
+        quantity: Of the values.
+        values: (n_sites, dim).
+        tolerance: Largest |sum| per crystal. The values are never shifted.
 
     Raises:
         EntryError: With reason not_neutral.
     """
-    if name not in NEUTRAL_SITE_VALUES:
+    if not quantity.sums_to_zero:
         return
-    total = float(np.abs(values.sum(axis=0)).max())
+    total, unit = float(np.abs(values.sum(axis=0)).max()), quantity.unit
     if total > tolerance:
         signed = float(values.sum())
         raise EntryError(
-            "not_neutral", f"{name} adds up to {signed:+.4g} e in the reduced cell, more than {tolerance:g} e from zero"
+            "not_neutral",
+            f"{quantity.name} adds up to {signed:+.4g} {unit} in the reduced cell, more than {tolerance:g} {unit} from "
+            "zero",
         )

@@ -128,6 +128,27 @@ def read_site_values(name: str, raw: Any) -> NDArray[np.float64]:
     return values[:, None] if values.ndim == 1 else values
 
 
+def read_crystal_value(name: str, raw: Any, n_axes: int = 1) -> NDArray[np.float64]:
+    """Read a value of the crystal, or its values on a grid.
+
+    Args:
+        name: Name of the value.
+        raw: A number, a list of numbers, or nested lists (nx, ny, nz) or (nx, ny, nz, dim); null is unknown.
+        n_axes: 1, or 4 for a grid.
+
+    Returns:
+        Array (dim,) or (nx, ny, nz, dim), NaN where unknown; another shape is left as it is.
+
+    Raises:
+        EntryError: With reason nan_values.
+    """
+    try:
+        values = np.array(raw, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise EntryError("nan_values", f"{name} is not an array of numbers ({brief(error)})") from error
+    return values[..., None] if values.ndim == n_axes - 1 else values
+
+
 def read_label_arrays(folder: Path, name: Any) -> dict[str, NDArray[np.float64]]:
     """Read the arrays that a label names.
 

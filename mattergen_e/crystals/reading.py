@@ -41,7 +41,7 @@ OUTPUTS = (f"{_GENERATED}.jsonl", f"{_GENERATED}.extxyz", f"{_GENERATED}_cif.zip
 RECORDS = ("run.json", "evaluation.json")
 MAX_MEMBER_BYTES = 20_000_000
 #: Tolerances with which pymatgen neither joins the sites of a CIF nor moves them to simple fractions.
-EXACT = {"site_tolerance": 1e-8, "frac_tolerance": 0.0}
+EXACT: dict[str, Any] = {"site_tolerance": 1e-8, "frac_tolerance": 0.0}
 
 
 @dataclass(frozen=True)

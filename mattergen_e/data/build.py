@@ -20,14 +20,15 @@ import numpy as np
 import mattergen_e
 from mattergen_e.crystals.checks import CheckOptions, EntryError, mattergen_names
 from mattergen_e.crystals.fields import parse_renames
+from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.data import cache
 from mattergen_e.data.collect import Collector, Dropped, Prepared, prepare, property_arrays, write_splits
 from mattergen_e.data.sources import ReadOptions, Record, iter_records, parse_record
 from mattergen_e.errors import UserError, brief
+from mattergen_e.labels.quantities import COMMON, PRODUCED, SETTINGS_OF
 from mattergen_e.progress import bar
 
 CHUNK = 128
-DEFAULT_SITE_VALUES = ("bader_charge", "atomic_dos", "total_dos")
 
 
 def build_cache(
@@ -47,6 +48,7 @@ def build_cache(
     overwrite: bool = False,
     exclude_ids: str | Path | Iterable[str] | None = None,
     progress: bool = True,
+    quantities: Iterable[Quantity] = (),
 ) -> cache.Manifest:
     """Build a cache from files with crystals.
 
@@ -57,8 +59,8 @@ def build_cache(
         sources: .jsonl, .jsonl.gz, .csv or .csv.gz files, folders of labels, or whatever `labels.run.label` takes;
             those are labelled with its defaults in `<out>.labels`. Entries keep this order.
         out: Folder of the new cache.
-        site_values: NAME or NAME=COLUMN of the values to keep; None keeps bader_charge, atomic_dos and total_dos where
-            present. Crystals without the values are kept as unlabelled.
+        site_values: NAME or NAME=COLUMN of the values to keep; None keeps bader_charge, atomic_dos, total_dos
+            and what `quantities` declare, where present. Crystals without the values are kept as unlabelled.
         properties: NAME or NAME=COLUMN of the properties to keep, by MatterGen's names; None keeps all that it knows.
         split_column: Column with train, val or test; None always splits by the hash of the id. Entries without a split
             are split by the hash.
@@ -72,6 +74,8 @@ def build_cache(
         overwrite: Replace an existing cache.
         exclude_ids: Ids to leave out: a collection, a text file with one id per line, or a structure_id.npy.
         progress: Show a progress bar on stderr if it is a terminal.
+        quantities: What is known of values besides those of labels, e.g. `Descriptor.quantity()`: where they live, how
+            they turn with the cell. A value that nobody declares is a scalar of sites without a unit.
 
     Returns:
         The manifest, as written to `<out>/manifest.json`.
@@ -83,7 +87,7 @@ def build_cache(
     _check_options(files, split_fractions, max_atoms, neutrality_tolerance, merge_tolerance, jobs)
     _check_target(out, overwrite)
     elements, known_properties = mattergen_names()
-    read = _read_options(site_values, properties, split_column, known_properties)
+    read = _read_options(site_values, properties, split_column, known_properties, tuple(quantities))
     limits = CheckOptions(elements, max_atoms, neutrality_tolerance, merge_tolerance)
     collector = Collector(seed, split_fractions, read_ids(exclude_ids), strict)
     files, unlabelled = _label_calculations(files, out, jobs, progress)
@@ -102,7 +106,7 @@ def build_cache(
 
     arrays, infos = property_arrays(collector.kept, dict(read.properties), properties is not None)
     with _appearing(out, overwrite) as folder:
-        splits, of_sites, of_crystals = write_splits(folder, collector, arrays, dict(read.site_values))
+        splits, values = write_splits(folder, collector, arrays, read)
         manifest = cache.Manifest(
             mattergen_e_version=mattergen_e.__version__,
             packages=_versions(),
@@ -110,9 +114,10 @@ def build_cache(
             settings=_settings(read, limits, collector),
             sources=[_describe(file, n) for file, n in zip(files, counts, strict=True)],
             splits=splits,
-            site_values=of_sites,
-            crystal_values=of_crystals,
-            processing=_processing(files, read, {*of_sites, *of_crystals}),
+            site_values=values[cache.SITES_FOLDER],
+            crystal_values=values[cache.CRYSTALS_FOLDER],
+            grid_values=values[cache.GRIDS_FOLDER],
+            processing=_processing(files, read, {name for part in values.values() for name in part}),
             properties=infos,
             excluded=collector.excluded,
             dropped_by_reason=collector.counts(),
@@ -147,12 +152,11 @@ def _processing(files: Sequence[Path], read: ReadOptions, names: set[str]) -> di
     from mattergen_e.labels.folder import read_settings
 
     found: dict[str, Any] = {}
-    parts = {"bader_charge": "bader"}
     columns = {column: name for name, column in read.site_values}
     for folder in (file for file in files if file.is_dir()):
         settings = read_settings(folder).model_dump(mode="json")
-        for column in ("bader_charge", "atomic_dos", "total_dos"):
-            name, made = columns.get(column), settings[parts.get(column, column)]
+        for column, part in SETTINGS_OF.items():
+            name, made = columns.get(column), settings[part]
             if name is None or name not in names:
                 continue
             if found.setdefault(name, made) != made:
@@ -184,7 +188,7 @@ def process_chunk(records: Sequence[Record], read: ReadOptions, limits: CheckOpt
         try:
             entry = parse_record(record, read)
             entry_id = entry.id
-            outcomes.append(prepare(entry, limits))
+            outcomes.append(prepare(entry, limits, read.quantity))
         except EntryError as error:
             outcomes.append(Dropped(error.entry_id or entry_id, record.origin, error.reason, error.sentence))
         except Exception as error:
@@ -287,16 +291,22 @@ def _read_options(
     properties: Sequence[str] | None,
     split_column: str | None,
     known: tuple[str, ...],
+    quantities: Sequence[Quantity],
 ) -> ReadOptions:
     pairs = parse_renames(properties if properties is not None else known, "--property")
     for name, _ in pairs:
         if name not in known:
             raise UserError(f"--property {name!r} is unknown to MatterGen; it knows: {', '.join(known)}.")
-    values = parse_renames(site_values if site_values is not None else DEFAULT_SITE_VALUES, "--site-value")
+    taken = (*known, *cache.CORE_NAMES, "num_nodes")
+    declared = {quantity.name: quantity for quantity in (*COMMON, *quantities, *PRODUCED)}
+    if site_values is None:
+        usual = dict.fromkeys(quantity.name for quantity in (*PRODUCED, *quantities))
+        return ReadOptions(tuple((name, name) for name in usual if name not in taken), pairs, split_column, declared)
+    values = parse_renames(site_values, "--site-value")
     for name, _ in values:
-        if name in (*known, *cache.CORE_NAMES, "num_nodes"):
+        if name in taken:
             raise UserError(f"--site-value {name!r} is a name that MatterGen uses itself: choose another.")
-    return ReadOptions(values, pairs, split_column)
+    return ReadOptions(values, pairs, split_column, declared)
 
 
 def _check_outcome(collector: Collector, read: ReadOptions, explicit: bool) -> None:

@@ -9,8 +9,9 @@
     <cache>/<split>/<property>.json     MatterGen's PropertyValues
     <cache>/<split>/sites/<name>.npy    (sites, dim) float32, NaN where a crystal has no values
     <cache>/<split>/crystals/<name>.npy (crystals, dim) float32, NaN where a crystal has none
+    <cache>/<split>/grids/<name>.npy    (crystals, nx, ny, nz, dim) float32, NaN where a crystal has none
 
-All but `sites/`, `crystals/` and the manifest is MatterGen's own layout.
+All but `sites/`, `crystals/`, `grids/` and the manifest is MatterGen's own layout.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mattergen_e.errors import UserError
+from mattergen_e.crystals.quantity import Place, Quantity
+from mattergen_e.errors import UserError, first_problem
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SITES_FOLDER = "sites"
 CRYSTALS_FOLDER = "crystals"
+GRIDS_FOLDER = "grids"
+#: Folder of values by where their rows live.
+VALUE_FOLDERS: dict[Place, str] = {"site": SITES_FOLDER, "crystal": CRYSTALS_FOLDER, "grid": GRIDS_FOLDER}
 CORE_NAMES = ("pos", "cell", "atomic_numbers", "num_atoms", "structure_id")
 
 
@@ -57,12 +62,13 @@ class SiteStatistics(_Model):
 
 
 class SiteValue(_Model):
-    """One kind of site value."""
+    """One kind of value of sites, of crystals, or of grids with `probes` points along a, b and c."""
 
     unit: str
     dim: int = Field(ge=1)
     column: str
     splits: dict[str, SiteStatistics]
+    probes: tuple[int, int, int] | None = None
 
 
 class PropertyInfo(_Model):
@@ -106,6 +112,7 @@ class Manifest(_Model):
     splits: dict[str, SplitInfo]
     site_values: dict[str, SiteValue]
     crystal_values: dict[str, SiteValue] = Field(default_factory=dict)
+    grid_values: dict[str, SiteValue] = Field(default_factory=dict)
     processing: dict[str, Any] = Field(default_factory=dict)
     properties: dict[str, PropertyInfo]
     excluded: int = Field(default=0, ge=0)
@@ -144,10 +151,8 @@ def load_manifest(path: str | Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise UserError(
-            f"{path} is not a manifest of format {FORMAT_VERSION}: {place}: {first['msg']}; build the cache anew."
+            f"{path} is not a manifest of format {FORMAT_VERSION}: {first_problem(error)}; build the cache anew."
         ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
@@ -195,6 +200,40 @@ def open_crystals(split_dir: str | Path, name: str) -> NDArray[np.float32]:
     if not path.is_file():
         raise UserError(f"{path} does not exist: the cache has no {name!r}; build it from labels with a DOS.")
     return load_array(path)
+
+
+def open_rows(split_dir: str | Path, quantity: Quantity) -> NDArray[np.float32]:
+    """Map the values of a split into memory as rows, wherever they live.
+
+    Args:
+        split_dir: `<cache>/<split>`.
+        quantity: Of the values.
+
+    Returns:
+        Read-only float32 array (rows, dim): one row per site, one per crystal, or those of each crystal's grid, c
+        running fastest; NaN where unknown.
+
+    Raises:
+        UserError: If the cache has no such values, they have another shape, or the file is damaged.
+    """
+    name = quantity.name
+    if quantity.place == "site":
+        return open_sites(split_dir, name)
+    part = VALUE_FOLDERS[quantity.place]
+    path = Path(split_dir) / part / f"{name}.npy"
+    if not path.is_file():
+        available = ", ".join(sorted(file.stem for file in path.parent.glob("*.npy"))) or "none"
+        raise UserError(f"{path} does not exist: of {part} the cache has no {name!r}; it has: {available}.")
+    values = load_array(path)
+    found = values.shape[1:]
+    expected = (*(quantity.probes or found[:3]), found[-1] if found else 0) if quantity.place == "grid" else found[-1:]
+    if values.dtype != np.float32 or not found or found != expected or quantity.dim not in (None, found[-1]):
+        shape = (*(quantity.probes or ()), quantity.dim or "dim")
+        raise UserError(
+            f"{path} holds {values.dtype} of shape {values.shape}, expected float32 (crystals, "
+            f"{', '.join(map(str, shape))}): build the cache anew."
+        )
+    return values.reshape(-1, found[-1])
 
 
 def require_processing(manifest: Manifest, name: str, settings: BaseModel) -> None:
@@ -254,6 +293,7 @@ def write_split(
     sites: dict[str, NDArray[np.float32]],
     crystals: dict[str, NDArray[np.float32]],
     properties: dict[str, NDArray[Any]],
+    grids: dict[str, NDArray[np.float32]] | None = None,
 ) -> SplitInfo:
     """Write one split.
 
@@ -263,6 +303,7 @@ def write_split(
         sites: (sites, dim) float32 arrays by name.
         crystals: (crystals, dim) float32 arrays by name.
         properties: (crystals,) float or unicode arrays by MatterGen's name.
+        grids: (crystals, nx, ny, nz, dim) float32 arrays by name.
 
     Returns:
         Counts and hashes.
@@ -278,14 +319,14 @@ def write_split(
     for name in CORE_NAMES:
         np.save(folder / f"{name}.npy", core[name], allow_pickle=False)
         hashes[name] = hash_array(core[name])
-    for part, arrays in ((SITES_FOLDER, sites), (CRYSTALS_FOLDER, crystals)):
-        for name, values in arrays.items():
+    for part, arrays in ((SITES_FOLDER, sites), (CRYSTALS_FOLDER, crystals), (GRIDS_FOLDER, grids or {})):
+        for name, array in arrays.items():
             (folder / part).mkdir(exist_ok=True)
-            np.save(folder / part / f"{name}.npy", values, allow_pickle=False)
-            hashes[f"{part}/{name}"] = hash_array(values)
-    for name, values in properties.items():
-        PropertyValues(values=values, property_source_doc_id=name).to_json(str(folder / f"{name}.json"))
-        hashes[f"{name}.json"] = hash_array(values)
+            np.save(folder / part / f"{name}.npy", array, allow_pickle=False)
+            hashes[f"{part}/{name}"] = hash_array(array)
+    for name, array in properties.items():
+        PropertyValues(values=array, property_source_doc_id=name).to_json(str(folder / f"{name}.json"))
+        hashes[f"{name}.json"] = hash_array(array)
     return SplitInfo(
         crystals=len(core["num_atoms"]),
         sites=len(core["pos"]),

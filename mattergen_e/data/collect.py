@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.crystals.alignment import AlignmentError, merge_site_values, reduce_with_map
+from mattergen_e.crystals.alignment import (
+    AlignmentError,
+    basis_change,
+    carry_grid,
+    merge_site_values,
+    reduce_with_map,
+    turn_components,
+)
 from mattergen_e.crystals.checks import (
-    SITE_VALUE_UNITS,
-    SPECTRA,
     CheckOptions,
     EntryError,
     check_crystal_value,
@@ -28,8 +34,9 @@ from mattergen_e.crystals.checks import (
     check_site_values,
 )
 from mattergen_e.crystals.fields import SPLITS, TEXT_PROPERTIES
+from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.data import cache
-from mattergen_e.data.sources import Entry
+from mattergen_e.data.sources import Entry, ReadOptions
 from mattergen_e.errors import UserError
 
 
@@ -42,7 +49,7 @@ class Prepared:
         cell: (3, 3) lattice vectors in Å.
         numbers: (n,) atomic numbers.
         site_values: Known values (n, dim) by name.
-        crystal_values: Known values (dim,) of the crystal by name.
+        crystal_values: Known values (dim,) of the crystal, or (nx, ny, nz, dim) on a grid in its cell, by name.
         properties: Properties of the crystal by MatterGen's name.
     """
 
@@ -67,12 +74,13 @@ class Dropped:
     sentence: str
 
 
-def prepare(entry: Entry, options: CheckOptions) -> Prepared:
+def prepare(entry: Entry, options: CheckOptions, quantity: Callable[[str], Quantity]) -> Prepared:
     """Check an entry and carry it over to the reduced cell.
 
     Args:
         entry: From a source.
         options: Limits of the checks.
+        quantity: What is known of a value, by its name.
 
     Returns:
         What the cache stores.
@@ -82,18 +90,25 @@ def prepare(entry: Entry, options: CheckOptions) -> Prepared:
     """
     structure, n_sites = entry.structure, len(entry.structure)
     check_input(structure, options)
-    known = {k: v for k, v in entry.site_values.items() if check_site_values(k, v, n_sites)}
+    kinds = {name: quantity(name) for name in (*entry.site_values, *entry.crystal_values)}
+    on_sites = {k: v for k, v in entry.site_values.items() if check_site_values(kinds[k], v, n_sites)}
+    of_crystal = {k: v for k, v in entry.crystal_values.items() if check_crystal_value(kinds[k], v)}
     try:
         reduced, site_map = reduce_with_map(structure)
         check_reduced(reduced, options)
+        change = basis_change(structure, reduced)
         merged = {}
-        for name, values in known.items():
-            spectrum = name in SPECTRA
-            tolerance = options.spectrum_tolerance if spectrum else options.merge_tolerance
-            merged[name] = merge_site_values(values, site_map, len(reduced), tolerance, by_area=spectrum)
-            check_neutral(name, merged[name], options.neutrality_tolerance)
+        for name, values in on_sites.items():
+            kind = kinds[name]
+            usual = options.spectrum_tolerance if kind.spectrum else options.merge_tolerance
+            tolerance = usual if kind.merge_tolerance is None else kind.merge_tolerance
+            turned = _turned(kind, values, change)
+            merged[name] = merge_site_values(turned, site_map, len(reduced), tolerance, by_area=kind.spectrum)
+            check_neutral(kind, merged[name], options.neutrality_tolerance)
     except AlignmentError as error:
         raise EntryError("not_aligned", str(error), entry.id) from error
+    for name, values in of_crystal.items():
+        of_crystal[name] = _turned(kinds[name], _carried(kinds[name], values, change), change)
     return Prepared(
         id=entry.id,
         origin=entry.origin,
@@ -102,9 +117,32 @@ def prepare(entry: Entry, options: CheckOptions) -> Prepared:
         cell=np.array(reduced.lattice.matrix, dtype=np.float64),
         numbers=np.array(reduced.atomic_numbers, dtype=np.int64),
         site_values=merged,
-        crystal_values={k: v for k, v in entry.crystal_values.items() if check_crystal_value(k, v)},
+        crystal_values=of_crystal,
         properties=entry.properties,
     )
+
+
+def _turned(kind: Quantity, values: NDArray[np.float64], change: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values in the reduced cell: components along its vectors, if they are components."""
+    if kind.frame == "scalar" or np.array_equal(change, np.eye(3)):
+        return values
+    if values.shape[-1] % 3:
+        raise EntryError(
+            "site_count_mismatch", f"{kind.name} has {values.shape[-1]} numbers, expected components along a, b and c"
+        )
+    return turn_components(values, change)
+
+
+def _carried(kind: Quantity, values: NDArray[np.float64], change: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values of a grid on the points in the reduced cell; others as they are."""
+    if kind.place != "grid":
+        return values
+    try:
+        return carry_grid(values, change)
+    except AlignmentError as error:
+        raise EntryError(
+            "grid_not_aligned", f"{kind.name} cannot be carried into the reduced cell: {error}; give that cell"
+        ) from error
 
 
 def hash_split(entry_id: str, seed: int, fractions: tuple[float, float, float]) -> str:
@@ -135,6 +173,7 @@ class Collector:
     dropped: list[Dropped] = field(default_factory=list)
     dims: dict[str, int] = field(default_factory=dict)
     crystal_dims: dict[str, int] = field(default_factory=dict)
+    grids: dict[str, tuple[int, ...]] = field(default_factory=dict)
     excluded: int = 0
     _seen: dict[str, str] = field(default_factory=dict)
 
@@ -165,6 +204,13 @@ class Collector:
     def _problem(self, item: Prepared) -> tuple[str, str] | None:
         if item.id in self._seen:
             return "duplicate_id", f"the id {item.id!r} was already used at {self._seen[item.id]}"
+        for name, values in item.crystal_values.items():
+            if values.ndim == 4 and self.grids.setdefault(name, values.shape) != values.shape:
+                found, before = values.shape[:3], self.grids[name][:3]
+                return (
+                    "grid_mismatch",
+                    f"{name} has {found} points along a, b, c, but {before} in the entries before",
+                )
         for kind, given, dims in (
             ("site", item.site_values, self.dims),
             ("crystal", item.crystal_values, self.crystal_dims),
@@ -226,27 +272,31 @@ def property_arrays(
 
 
 def write_splits(
-    folder: Path, collector: Collector, properties: dict[str, dict[str, NDArray[Any]]], columns: dict[str, str]
-) -> tuple[dict[str, cache.SplitInfo], dict[str, cache.SiteValue], dict[str, cache.SiteValue]]:
+    folder: Path, collector: Collector, properties: dict[str, dict[str, NDArray[Any]]], read: ReadOptions
+) -> tuple[dict[str, cache.SplitInfo], dict[str, dict[str, cache.SiteValue]]]:
     """Write every split that has crystals.
 
     Args:
         folder: Folder of the cache.
         collector: With all outcomes.
         properties: From `property_arrays`.
-        columns: Column of the file by name of the site value.
+        read: What was read.
 
     Returns:
-        What the manifest says of the splits, of the values of sites, and of those of crystals.
+        What the manifest says of the splits; and of values, by their folder in the cache and their name.
     """
     splits: dict[str, cache.SplitInfo] = {}
-    of_sites, of_crystals = (
-        {
-            name: cache.SiteValue(unit=site_value_unit(name), dim=dim, column=columns[name], splits={})
-            for name, dim in sorted(dims.items())
-        }
-        for dims in (collector.dims, collector.crystal_dims)
-    )
+    infos: dict[str, dict[str, cache.SiteValue]] = {part: {} for part in cache.VALUE_FOLDERS.values()}
+    for name, dim in sorted({**collector.dims, **collector.crystal_dims}.items()):
+        kind = read.quantity(name)
+        grid = collector.grids.get(name)
+        infos[cache.VALUE_FOLDERS[kind.place]][name] = cache.SiteValue(
+            unit=kind.unit,
+            dim=dim,
+            column=dict(read.site_values)[name],
+            splits={},
+            probes=(grid[0], grid[1], grid[2]) if grid else None,
+        )
     for split, items in collector.kept.items():
         if not items:
             continue
@@ -257,24 +307,23 @@ def write_splits(
             "num_atoms": np.array([len(item.numbers) for item in items]),
             "structure_id": np.array([item.id for item in items], dtype=np.str_),
         }
-        sites, crystals = {}, {}
-        for name, info in of_sites.items():
-            rows = [item.site_values.get(name) for item in items]
-            sites[name], info.splits[split] = _stacked(rows, core["num_atoms"], info.dim)
-        for name, info in of_crystals.items():
-            rows = [None if row is None else row[None] for row in (item.crystal_values.get(name) for item in items)]
-            crystals[name], info.splits[split] = _stacked(rows, np.ones(len(items), dtype=np.int64), info.dim)
-        splits[split] = cache.write_split(folder / split, core, sites, crystals, properties[split])
-    return splits, of_sites, of_crystals
-
-
-def site_value_unit(name: str) -> str:
-    """Unit of a site value: from the table of this package, or from a registered descriptor of that name; else ""."""
-    if name in SITE_VALUE_UNITS:
-        return SITE_VALUE_UNITS[name]
-    from mattergen_e.descriptors.registry import known
-
-    return next((d.unit for d in known().values() if d.name == name), "")
+        arrays: dict[str, dict[str, NDArray[np.float32]]] = {part: {} for part in infos}
+        for part, name, info in ((p, n, i) for p, of_part in infos.items() for n, i in of_part.items()):
+            on_sites, probes = part == cache.SITES_FOLDER, info.probes or ()
+            given = [(item.site_values if on_sites else item.crystal_values).get(name) for item in items]
+            rows = [None if values is None else values.reshape(-1, info.dim) for values in given]
+            counts = core["num_atoms"] if on_sites else np.full(len(items), int(np.prod(probes)))
+            stacked, info.splits[split] = _stacked(rows, counts, info.dim)
+            arrays[part][name] = stacked.reshape(len(items), *probes, info.dim) if probes else stacked
+        splits[split] = cache.write_split(
+            folder / split,
+            core,
+            arrays[cache.SITES_FOLDER],
+            arrays[cache.CRYSTALS_FOLDER],
+            properties[split],
+            arrays[cache.GRIDS_FOLDER],
+        )
+    return splits, infos
 
 
 def _stacked(

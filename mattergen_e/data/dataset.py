@@ -16,7 +16,8 @@ from mattergen.common.data.transform import Transform
 from mattergen.common.data.types import PropertyValues
 from numpy.typing import NDArray
 
-from mattergen_e.data.cache import CORE_NAMES, load_array, open_sites
+from mattergen_e.crystals.quantity import Place, Quantity
+from mattergen_e.data.cache import CORE_NAMES, load_array, open_rows
 from mattergen_e.data.conditions import CACHED, read_labels
 from mattergen_e.errors import UserError
 from mattergen_e.upstream import exit_on_user_error
@@ -41,17 +42,20 @@ class ReadsCache(Protocol):
 class JointCrystalDataset(CrystalDataset):
     """MatterGen's `CrystalDataset` whose items also carry values of the sites.
 
-    For every requested name, an item has the field `<name>`, float32 (n_sites, dim), and `<name>_batch`, zeros
-    (n_sites,), which collating turns into the index of the crystal: `batch.get_batch_idx(name)` works as for positions.
+    For every requested name, an item has the field `<name>`, float32 (n_rows, dim), and `<name>_batch`, zeros
+    (n_rows,), one row per site, one of the crystal, or those of a grid with c running fastest. Collating turns the
+    zeros into the index of the crystal: `batch.get_batch_idx(name)` works as for positions.
     Conditions that are arrays, such as dos, come as (1, dim), which collating joins to (n_crystals, dim).
 
     Attributes:
         site_values: Arrays (total_sites, dim) by name, in the order of `pos`.
-        crystal_values: Arrays (n_crystals, dim) by name.
+        crystal_values: Conditions: arrays (n_crystals, dim) by name.
+        row_values: Fields of crystals and of grids: arrays (n_crystals, rows of each, dim) by name.
     """
 
     site_values: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     crystal_values: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    row_values: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,10 +64,10 @@ class JointCrystalDataset(CrystalDataset):
                 raise UserError(
                     f"The site value {name!r} has {len(values)} rows for {len(self.pos)} sites: build the cache anew."
                 )
-        for name, values in self.crystal_values.items():
+        for name, values in (self.crystal_values | self.row_values).items():
             if len(values) != len(self.num_atoms):
                 raise UserError(
-                    f"The condition {name!r} has {len(values)} rows for {len(self.num_atoms)} crystals: build the "
+                    f"The value {name!r} has {len(values)} rows for {len(self.num_atoms)} crystals: build the "
                     "cache anew."
                 )
 
@@ -98,11 +102,13 @@ class JointCrystalDataset(CrystalDataset):
             raise UserError(f"{folder} is not a split of a cache: give <cache>/train, <cache>/val or <cache>/test.")
         core = {name: load_array(folder / f"{name}.npy") for name in CORE_NAMES}
         _check_core(folder, core)
+        values = _values(folder, descriptors, len(core["num_atoms"]))
         numbers = [name for name in properties or () if name not in CACHED]
         dataset: Any = cls(
             **core,
             properties={name: _load_property(folder, name, len(core["num_atoms"])) for name in numbers},
-            site_values=_site_values(folder, descriptors),
+            site_values=values["site"],
+            row_values=values["crystal"] | values["grid"],
             crystal_values={name: read_labels(folder, name) for name in properties or () if name in CACHED},
             transforms=list(transforms) if transforms is not None else None,
         )
@@ -127,6 +133,9 @@ class JointCrystalDataset(CrystalDataset):
         for name, values in self.site_values.items():
             fields[name] = torch.from_numpy(np.array(values[start:stop]))
             fields[f"{name}_batch"] = torch.zeros(stop - start, dtype=torch.long)
+        for name, values in self.row_values.items():
+            fields[name] = torch.from_numpy(np.array(values[index]))
+            fields[f"{name}_batch"] = torch.zeros(values.shape[1], dtype=torch.long)
         for name, values in self.crystal_values.items():
             fields[name] = torch.from_numpy(np.array(values[index : index + 1]))
         fields["atomic_numbers"] = torch.from_numpy(np.array(self.atomic_numbers[start:stop]))
@@ -156,6 +165,7 @@ class JointCrystalDataset(CrystalDataset):
             properties={name: values[chosen] for name, values in self.properties.items()},
             site_values={name: values[rows] for name, values in self.site_values.items()},
             crystal_values={name: values[chosen] for name, values in self.crystal_values.items()},
+            row_values={name: values[chosen] for name, values in self.row_values.items()},
             transforms=self.transforms,
         )
 
@@ -170,20 +180,30 @@ class JointCrystalDataset(CrystalDataset):
             properties={name: again(values) for name, values in self.properties.items()},
             site_values={name: again(values) for name, values in self.site_values.items()},
             crystal_values={name: again(values) for name, values in self.crystal_values.items()},
+            row_values={name: again(values) for name, values in self.row_values.items()},
             transforms=self.transforms,
         )
 
 
-def _site_values(folder: Path, descriptors: Sequence[str] | Mapping[str, Any] | None) -> dict[str, NDArray[np.float32]]:
-    if not isinstance(descriptors, Mapping):
-        return {name: open_sites(folder, name) for name in descriptors or ()}
-    values = {}
-    for name, descriptor in descriptors.items():
+def _values(
+    folder: Path, descriptors: Sequence[str] | Mapping[str, Any] | None, n_crystals: int
+) -> dict[Place, dict[str, NDArray[np.float32]]]:
+    """Values by where they live and by name: (sites, dim), or (crystals, rows of each, dim)."""
+    values: dict[Place, dict[str, NDArray[np.float32]]] = {"site": {}, "crystal": {}, "grid": {}}
+    named = descriptors if isinstance(descriptors, Mapping) else dict.fromkeys(descriptors or ())
+    for name, descriptor in named.items():
+        place: Place = getattr(descriptor, "place", "site")
+        if not getattr(descriptor, "from_cache", True):
+            continue
         if isinstance(descriptor, ReadsCache):
-            if descriptor.from_cache:
-                values[name] = descriptor.named(name).read_cache(folder)
-        elif getattr(descriptor, "from_cache", True):
-            values[name] = open_sites(folder, name)
+            rows = descriptor.named(name).read_cache(folder)
+        else:
+            rows = open_rows(folder, Quantity(name=name, place=place))
+        if place != "site":
+            if len(rows) % n_crystals:
+                raise UserError(f"{folder}: {name!r} has {len(rows)} rows for {n_crystals} crystals: build anew.")
+            rows = rows.reshape(n_crystals, -1, rows.shape[-1])
+        values[place][name] = rows
     return values
 
 

@@ -12,8 +12,8 @@ import json
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Structure
 
-from mattergen_e.crystals.checks import CRYSTAL_VALUES, EntryError
+from mattergen_e.crystals.checks import EntryError
 from mattergen_e.crystals.fields import (
     ID_KEYS,
     read_cif,
+    read_crystal_value,
     read_id,
     read_label_arrays,
     read_property,
@@ -32,6 +33,7 @@ from mattergen_e.crystals.fields import (
     read_split,
     read_structure,
 )
+from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.errors import UserError, brief
 
 CSV_SUFFIXES = (".csv", ".csv.gz")
@@ -60,14 +62,26 @@ class ReadOptions:
     """What to keep of a record.
 
     Attributes:
-        site_values: Pairs (name in the cache, column or key in the file); also for spectra of crystals.
+        site_values: Pairs (name in the cache, column or key in the file); also of values of crystals and of grids.
         properties: Pairs (MatterGen's name, column or key in the file).
         split_column: Column or key with the split, or None.
+        quantities: What is known of values, by name.
     """
 
     site_values: tuple[tuple[str, str], ...] = (("bader_charge", "bader_charge"),)
     properties: tuple[tuple[str, str], ...] = ()
     split_column: str | None = "split"
+    quantities: Mapping[str, Quantity] = field(default_factory=dict)
+
+    def quantity(self, name: str) -> Quantity:
+        """What is known of the value of this name in the cache; of a name that nobody declared: a value of sites.
+
+        A value under another name lives where that of its column does.
+        """
+        if name in self.quantities:
+            return self.quantities[name]
+        declared = self.quantities.get(dict(self.site_values).get(name, name))
+        return replace(declared, name=name) if declared and declared.place != "site" else Quantity(name=name)
 
 
 @dataclass
@@ -78,7 +92,7 @@ class Entry:
         id: Material id.
         structure: The cell as given (a CSV's CIF is read as MatterGen reads it: primitive and reduced).
         site_values: Arrays (n_sites, dim) in the order of the sites of `structure`.
-        crystal_values: Arrays (dim,) of the crystal that do not depend on the choice of the cell.
+        crystal_values: Arrays (dim,) of the crystal, or (nx, ny, nz, dim) on a grid in the cell as given.
         properties: Numbers (NaN where empty) and texts of the crystal.
         split: train, val, test or None where the file does not tell.
         origin: "file:line".
@@ -256,15 +270,16 @@ def _parse_fields(entry_id: str, fields: dict[str, Any], record: Record, options
         structure = read_cif(fields.get("cif") or "")
     else:
         structure, on_sites = read_structure(fields)
-    given = _nested(fields, "site_values")
+    given = {**_nested(fields, "values"), **_nested(fields, "site_values")}
     arrays = read_label_arrays(record.folder, fields.get("arrays")) if record.folder is not None else {}
     site_values, crystal_values = {}, {}
     for name, column in options.site_values if isinstance(record.payload, str) else ():
         raw = next((p[column] for p in (arrays, given, fields, on_sites) if p.get(column) is not None), None)
-        if raw is not None and column in CRYSTAL_VALUES:
-            crystal_values[name] = np.asarray(raw, dtype=np.float64)
-        elif raw is not None:
+        place = options.quantity(name).place
+        if raw is not None and place == "site":
             site_values[name] = read_site_values(name, raw)
+        elif raw is not None:
+            crystal_values[name] = read_crystal_value(name, raw, 4 if place == "grid" else 1)
     both = {**_nested(fields, "properties"), **fields}
     properties = {name: read_property(name, both[column]) for name, column in options.properties if column in both}
     split = read_split(fields.get(options.split_column)) if options.split_column else None

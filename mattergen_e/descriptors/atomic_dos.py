@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.data.cache import load_manifest
 from mattergen_e.descriptors.autoencoder_slot import ENTRY, AutoencoderSlot, described_grid, from_bytes
 from mattergen_e.descriptors.base import Descriptor, Given, per_step_fraction
 from mattergen_e.errors import UserError
+from mattergen_e.labels.quantities import ATOMIC_DOS
 from mattergen_e.networks.autoencoder import folder as autoencoder_folder
 from mattergen_e.networks.autoencoder.data import encode_cache
 from mattergen_e.networks.autoencoder.model import Autoencoder
@@ -61,6 +63,10 @@ class AtomicDos(Descriptor):
         super().__post_init__()
         if not 0 <= self.knee < 1:
             raise UserError(f"descriptor '{self.name}': knee is {self.knee:g}, give a number from 0 to below 1.")
+
+    def quantity(self) -> Quantity:
+        """That of labels."""
+        return replace(ATOMIC_DOS, name=self.name)
 
     # -- the constraint
 

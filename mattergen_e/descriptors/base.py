@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mattergen_e.crystals.quantity import Frame, Place, Quantity
-from mattergen_e.data.cache import load_array, open_crystals, open_sites
+from mattergen_e.data.cache import open_rows
 from mattergen_e.descriptors.artefact import Artefact
 from mattergen_e.descriptors.measure import Measure, mean_absolute
 from mattergen_e.descriptors.networks import RowEmbedding, RowHead
@@ -207,11 +207,7 @@ class Descriptor:
         Raises:
             UserError: If the cache has none.
         """
-        if self.place == "crystal":
-            return open_crystals(split_dir, self.name)
-        if self.place == "grid":
-            return load_array(split_dir / "grids" / f"{self.name}.npy").reshape(-1, self.dim)
-        return open_sites(split_dir, self.name)
+        return open_rows(split_dir, self.quantity())
 
     def check_cache(self, cache: Path) -> None:
         """Raises a `UserError` if the labels of a cache are not of the kind that the model predicts."""
