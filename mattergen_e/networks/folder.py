@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -56,7 +57,7 @@ class Trained(Protocol):
         """The layers."""
         ...
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over weights and all that gives the numbers their meaning."""
         ...

@@ -41,6 +41,8 @@ def _build(description: Description) -> tuple[Network, Callable[[], Autoencoder]
     return network, lambda: Autoencoder(network, description.processing, description.record)
 
 
-FOLDER = Folder("autoencoder", "an autoencoder", "mattergen-e autoencoder train", Description, _describe, _build)
+FOLDER = Folder[Description, Autoencoder](
+    "autoencoder", "an autoencoder", "mattergen-e autoencoder train", Description, _describe, _build
+)
 WEIGHTS, DESCRIPTION = FOLDER.weights, FOLDER.description
 save, exists, describe, load = FOLDER.save, FOLDER.exists, FOLDER.describe, FOLDER.load

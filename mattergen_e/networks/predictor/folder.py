@@ -51,7 +51,7 @@ def _build(description: Description) -> tuple[Network, Callable[[], Predictor]]:
     )
 
 
-FOLDER = Folder(
+FOLDER = Folder[Description, Predictor](
     "predictor", "a predictor", "mattergen-e dos-predictor train", Description, _describe, _build, optional=("noise",)
 )
 WEIGHTS, DESCRIPTION = FOLDER.weights, FOLDER.description
