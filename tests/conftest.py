@@ -16,15 +16,9 @@ import numpy as np
 import pytest
 from warm import BIN, Server
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+pytest_plugins = ["scheduling"]
 
-#: Files whose tests share a compiled package, which takes minutes to compile: for one process, not for each.
-COMPILED = {
-    "tests/labels/test_bader.py",
-    "tests/labels/computed/test_compute.py",
-    "tests/labels/materials_project/test_source.py",
-    "tests/labels/vasp/test_calculation.py",
-}
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 #: A denoiser of about ten thousand parameters; every number is far below those of the recipes.
 TINY = (
@@ -59,19 +53,6 @@ CHARGES: dict[str, dict[str, float]] = {
     "Li2O": {"Li": 0.88, "O": -1.75},
     "Mg2Si": {"Mg": 1.36, "Si": -2.72},
 }
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run in several processes, those of a file stay together."""
-    from xdist.scheduler import LoadFileScheduling
-
-    class Files(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = super()._split_scope(nodeid)
-            return "compiled" if file in COMPILED else file
-
-    return Files(config, log)
 
 
 def _conventional_cells() -> dict[str, Any]:

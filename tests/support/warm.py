@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import json
 import os
 import runpy
@@ -138,8 +139,6 @@ class Server:
 
 
 def _serve(requests: IO[str], answers: IO[str]) -> None:
-    import importlib
-
     for name in PRELOADED:
         importlib.import_module(name)
     for line in requests:
@@ -165,6 +164,7 @@ def _become(request: Mapping[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])
+    importlib.import_module("numpy").random.seed()  # a new process has random numbers of its own
     sys.path[:0] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     code = 1
     try:
