@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from torch import nn
 from mattergen_e.data.cache import load_manifest
 from mattergen_e.descriptors.autoencoder_slot import ENTRY, AutoencoderSlot, described_grid, from_bytes
 from mattergen_e.descriptors.base import Descriptor, Given, per_step_fraction
+from mattergen_e.descriptors.measure import Measure
 from mattergen_e.errors import UserError
 from mattergen_e.networks.autoencoder import folder as autoencoder_folder
 from mattergen_e.networks.autoencoder.data import encode_cache
 from mattergen_e.networks.autoencoder.model import Autoencoder
 from mattergen_e.spectra.curves import whole_spectrum
-from mattergen_e.spectra.grid import EnergyGrid
+from mattergen_e.spectra.grid import ATOMIC_GRID, EnergyGrid
+from mattergen_e.spectra.metrics import wasserstein
 from mattergen_e.spectra.objects import CrystalSpectra
 
 #: Largest absolute value of a latent at the end: below 1 by more than scaling back and forth rounds.
@@ -61,6 +64,19 @@ class AtomicDos(Descriptor):
         super().__post_init__()
         if not 0 <= self.knee < 1:
             raise UserError(f"descriptor '{self.name}': knee is {self.knee:g}, give a number from 0 to below 1.")
+
+    def measure(self, grid: EnergyGrid | None = None) -> Measure:
+        """The Wasserstein distance of the sites' spectra, of which the median is told (section 2.4)."""
+        return Measure(
+            key="dos",
+            column="dos_wasserstein",
+            name="Wasserstein distance",
+            unit="eV",
+            title="Densities of states",
+            axis="density of states (states/eV)",
+            distance=partial(wasserstein, grid=grid or ATOMIC_GRID),
+            summary="median",
+        )
 
     # -- the constraint
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch_scatter import scatter
 
 from mattergen_e.descriptors.base import Descriptor, per_step_fraction
+from mattergen_e.descriptors.measure import Measure
+from mattergen_e.spectra.grid import EnergyGrid
 
 #: Charges (e) of all sites of a crystal that are given may sum to this.
 NEUTRALITY = 0.01
@@ -33,6 +35,10 @@ class BaderCharge(Descriptor):
     scale: float = 1.0
     neutrality_power: float = 4.0
     reference_steps: int = 1000
+
+    def measure(self, grid: EnergyGrid | None = None) -> Measure:
+        """The mean absolute error of the sites' charges."""
+        return replace(super().measure(grid), key="charge", column="charge_mae", title="Charges", axis="charge (e)")
 
     def after_step(self, x: torch.Tensor, *, s: float, ds: float, batch_idx: torch.Tensor) -> torch.Tensor:
         """Subtracts a growing part of each crystal's mean charge from its sites (eq. 6)."""

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
+import numpy as np
+
 from mattergen_e.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class Entry:
         index: What the input says.
         conditions: What the input says.
         spectra: Of the sites.
+        values: Of the crystal, by descriptor.
+        arrays: Of a grid in the cell, by descriptor.
     """
 
     name: str
@@ -49,6 +53,8 @@ class Entry:
     index: int | None = None
     conditions: dict[str, Any] = field(default_factory=dict)
     spectra: CrystalSpectra | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Any] = field(default_factory=dict)
 
 
 def read_entries(path: Path) -> tuple[list[Entry], list[Path]]:
@@ -130,7 +136,7 @@ def _json(path: Path) -> list[Entry]:
             lines = [json.dumps(item).encode() for item in (whole if isinstance(whole, list) else [whole])]
     names = [f"{path.name}, line {number}" for number in range(1, len(lines) + 1)]
     entries = [_tried(n, "broken_entry", lambda n=n, x=x: _line(x, n)) for n, x in zip(names, lines, strict=True)]
-    return _with_spectra(path, entries, lines)
+    return _with_arrays(path, _with_spectra(path, entries, lines), lines)
 
 
 def _with_spectra(path: Path, entries: list[Entry], lines: list[bytes]) -> list[Entry]:
@@ -149,17 +155,43 @@ def _with_spectra(path: Path, entries: list[Entry], lines: list[bytes]) -> list[
     return entries
 
 
+def _with_arrays(path: Path, entries: list[Entry], lines: list[bytes]) -> list[Entry]:
+    """The entries, with the arrays of npz files that their lines refer to.
+
+    Raises:
+        UserError: If such a file is missing or damaged.
+    """
+    having = [i for i, line in enumerate(lines) if entries[i].structure is not None and b'"arrays"' in line]
+    files: dict[Path, dict[str, Any]] = {}
+    for place in having:
+        found = json.loads(lines[place]).get("arrays")
+        arrays = {}
+        for name, told in (found if isinstance(found, dict) else {}).items():
+            file = path.parent / Path(str(told.get("file"))).name
+            try:
+                if file not in files:
+                    with np.load(file, allow_pickle=False) as content:
+                        files[file] = dict(content)
+                key = told["keys"].get(name)
+                arrays |= {} if key is None else {name: files[file][key]}
+            except (OSError, ValueError, LookupError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+                raise UserError(f"{file} is missing or damaged ({error}): put back a copy of it.") from None
+        entries[place] = replace(entries[place], arrays=arrays)
+    return entries
+
+
 def _line(line: bytes, name: str) -> Entry:
     from pymatgen.core import Structure
 
     fields = json.loads(line)
     structure = Structure.from_dict(fields.get("structure", fields))
-    index, conditions = fields.get("index"), fields.get("conditions")
+    index, conditions, values = (fields.get(key) for key in ("index", "conditions", "values"))
     return Entry(
         str(fields.get("id", fields.get("material_id", name))),
         structure,
         index=index if isinstance(index, int) and not isinstance(index, bool) else None,
         conditions=conditions if isinstance(conditions, dict) else {},
+        values=values if isinstance(values, dict) else {},
     )
 
 

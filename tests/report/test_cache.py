@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mattergen_e.data import cache, show
-from mattergen_e.data.show import summarise
-from mattergen_e.data.show_html import render, write_html
-from mattergen_e.data.show_records import distribution, position, robust
+from mattergen_e.data import cache
 from mattergen_e.errors import UserError
+from mattergen_e.report import cache as show
+from mattergen_e.report.cache import summarise
+from mattergen_e.report.cache_html import render, write_html
+from mattergen_e.report.cache_records import distribution, position, robust
 
 GRID = {"minimum": -4.0, "maximum": 4.0, "points": 16}
 NASTY = "<script>alert('x')</script> & $\\frac$ [bold]"
