@@ -263,6 +263,10 @@ def _accuracy(summary: dict[str, Any]) -> list[str]:
             part = parts.get(which_ones) or {}
             error = part.get("mae", part.get("mean"))
             if error is not None:
-                kind, unit = ("MAE", "e") if "mae" in part else ("mean Wasserstein distance", "eV")
-                lines.append(f"{name}, {label} crystals: {kind} {error:.3f} {unit} over {part['sites']:,} sites.")
+                usual = {"name": "Wasserstein distance", "unit": "e" if "mae" in part else "eV"}
+                measure = parts.get("measure") or usual  # rows alone know no measure
+                kind = "MAE" if "mae" in part else f"mean {measure['name']}"
+                rows = f"{part['sites']:,} sites" if "sites" in part else f"{part['rows']:,} rows"
+                unit = f" {measure['unit']}" if measure["unit"] else ""
+                lines.append(f"{name}, {label} crystals: {kind} {error:.3f}{unit} over {rows}.")
     return lines

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mattergen_e.data.show_records import CacheSummary, Distribution
+    from mattergen_e.report.cache_records import CacheSummary, Distribution
 
 #: Eighths of a block, for histograms in one line.
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -26,11 +26,11 @@ def show(
     from mattergen_e.quiet import quiet
 
     with quiet():
-        from mattergen_e.data.show import summarise
+        from mattergen_e.report.cache import summarise
 
         summary = summarise(cache)
         if html is not None:
-            from mattergen_e.data.show_html import write_html
+            from mattergen_e.report.cache_html import write_html
 
             write_html(summary, html)
     console = stdout()
@@ -82,7 +82,7 @@ def _periodic_table(summary: CacheSummary) -> Any:
     from pymatgen.core import Element
     from rich.text import Text
 
-    from mattergen_e.data.show_records import position
+    from mattergen_e.report.cache_records import position
 
     most = max(crystals for crystals, _ in summary.elements.values())
     lines = [[("   ", "dim")] * 18 for _ in range(9)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.data.cache import load_manifest
 from mattergen_e.descriptors.autoencoder_slot import ENTRY, AutoencoderSlot, described_grid, from_bytes
 from mattergen_e.descriptors.base import Descriptor, Given, per_step_fraction
+from mattergen_e.descriptors.measure import Measure
 from mattergen_e.errors import UserError
 from mattergen_e.labels.quantities import ATOMIC_DOS
 from mattergen_e.networks.autoencoder import folder as autoencoder_folder
 from mattergen_e.networks.autoencoder.data import encode_cache
 from mattergen_e.networks.autoencoder.model import Autoencoder
 from mattergen_e.spectra.curves import whole_spectrum
-from mattergen_e.spectra.grid import EnergyGrid
+from mattergen_e.spectra.grid import ATOMIC_GRID, EnergyGrid
+from mattergen_e.spectra.metrics import wasserstein
 from mattergen_e.spectra.objects import CrystalSpectra
 
 #: Largest absolute value of a latent at the end: below 1 by more than scaling back and forth rounds.
@@ -67,6 +70,19 @@ class AtomicDos(Descriptor):
     def quantity(self) -> Quantity:
         """That of labels."""
         return replace(ATOMIC_DOS, name=self.name)
+
+    def measure(self, grid: EnergyGrid | None = None) -> Measure:
+        """The Wasserstein distance of the sites' spectra, of which the median is told (section 2.4)."""
+        return Measure(
+            key="dos",
+            column="dos_wasserstein",
+            name="Wasserstein distance",
+            unit="eV",
+            title="Densities of states",
+            axis="density of states (states/eV)",
+            distance=partial(wasserstein, grid=grid or ATOMIC_GRID),
+            summary="median",
+        )
 
     # -- the constraint
 

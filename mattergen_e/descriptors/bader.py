@@ -11,7 +11,9 @@ from torch_scatter import scatter
 
 from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.descriptors.base import Descriptor, per_step_fraction
+from mattergen_e.descriptors.measure import Measure
 from mattergen_e.labels.quantities import BADER_CHARGE
+from mattergen_e.spectra.grid import EnergyGrid
 
 #: Charges (e) of all sites of a crystal that are given may sum to this.
 NEUTRALITY = 0.01
@@ -39,6 +41,10 @@ class BaderCharge(Descriptor):
     def quantity(self) -> Quantity:
         """That of labels."""
         return replace(BADER_CHARGE, name=self.name)
+
+    def measure(self, grid: EnergyGrid | None = None) -> Measure:
+        """The mean absolute error of the sites' charges."""
+        return replace(super().measure(grid), key="charge", column="charge_mae", title="Charges", axis="charge (e)")
 
     def after_step(self, x: torch.Tensor, *, s: float, ds: float, batch_idx: torch.Tensor) -> torch.Tensor:
         """Subtracts a growing part of each crystal's mean charge from its sites (eq. 6)."""

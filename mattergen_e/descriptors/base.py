@@ -121,8 +121,12 @@ class Descriptor:
             frame=self.frame,
         )
 
-    def measure(self) -> Measure:
-        """How generated values are judged by computed ones: the mean absolute error of a row."""
+    def measure(self, grid: EnergyGrid | None = None) -> Measure:
+        """How generated values are judged by computed ones: the mean absolute error of a row.
+
+        Args:
+            grid: Energies of the values, where they are spectra.
+        """
         axis = f"{self.title} ({self.unit})" if self.unit else self.title
         return Measure(
             key=self.name,

@@ -45,6 +45,8 @@ class Candidate:
         key: SHA-256 of atomic numbers, cell and fractional coordinates: the same crystal has the same key.
         conditions: Values that it was asked to have, by MatterGen's name.
         spectra: Of its sites, where the model generated them.
+        values: Of the crystal, by descriptor, where the model generated any.
+        arrays: Of a grid in its cell, (nx, ny, nz, dim) by descriptor.
         name: What the input calls it: the file's name or the number of the line or frame.
     """
 
@@ -56,6 +58,8 @@ class Candidate:
     spectra: CrystalSpectra | None = None
     sentence: str | None = None
     name: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +187,8 @@ def _candidate(entry: Entry, conditions: Mapping[str, Any]) -> Candidate:
         conditions={**conditions, **entry.conditions},
         spectra=entry.spectra if structure is not None else None,
         name=entry.name,
+        values=entry.values,
+        arrays=entry.arrays,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -28,6 +28,8 @@ SAME_DISTANCE = 0.05
 """Å: a label without a known id is a crystal's if no site is farther from its counterpart."""
 SAME_LENGTH, SAME_ANGLE = 1e-3, 0.05
 """The same for the edges, as a share, and the angles, degrees."""
+_OTHER = ("index", "key", "id", "material_id", "structure", "bader_charge", "arrays")
+"""Columns of a label that are no value of a descriptor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +40,29 @@ class Label:
         id: What the calculation calls it.
         structure: The cell of the calculation; None if its sites are in the order of the generated crystal.
         charges: (n_sites,) e, in the order of that cell, where there are any.
-        arrays: File with spectra of its sites, where there is one.
+        arrays: File with its arrays, where there is one.
+        values: Other columns of its line.
     """
 
     id: str
     structure: Structure | None
     charges: NDArray[np.float64] | None
     arrays: Path | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def value(self, name: str) -> NDArray[np.floating] | None:
+        """What it knows under a name, as it was written; None where it is nothing, or not finite numbers.
+
+        Raises:
+            UserError: If the file of arrays is damaged.
+        """
+        found = self.charges if name == "bader_charge" else self._array(name)
+        if found is None:
+            try:
+                found = np.array(self.values.get(name), dtype=np.float64)
+            except (TypeError, ValueError):
+                return None
+        return found if found.size and np.isfinite(found).all() else None
 
     def spectra(self) -> NDArray[np.float32] | None:
         """(n_sites, points) states/eV, in the order of its cell; None if there are none.
@@ -149,7 +167,9 @@ def _read(file: Path, folder: Path | None) -> Iterable[Label]:
         seen.add(name)
         structure = _structure(row.get("structure"), f"{file}, {place}")
         charges = _charges(row.get("bader_charge"), structure, f"{file}, {place}")
-        yield Label(name, structure, charges, _arrays(folder, row.get("arrays"), f"{file}, {place}"))
+        arrays = _arrays(folder, row.get("arrays"), f"{file}, {place}")
+        values = {key: value for key, value in row.items() if key not in _OTHER}
+        yield Label(name, structure, charges, arrays, values)
 
 
 def _arrays(folder: Path | None, given: Any, place: str) -> Path | None:
@@ -296,13 +316,33 @@ def site_order(structure: Structure, label: Structure) -> NDArray[np.int64]:
     return np.asarray(order, dtype=np.int64)
 
 
-def _in_frame(structure: Structure, label: Structure, limit: float) -> NDArray[np.int64] | None:
-    """The order if the label's lattice vectors are whole-number sums of the crystal's, apart from a small strain."""
+def components(structure: Structure, label: Structure | None) -> NDArray[np.float64] | None:
+    """What turns components along the lattice vectors of a label's cell into those along the crystal's.
+
+    Returns:
+        (3, 3): `values_of_the_label @ it` are along the vectors of the crystal; None if the two cells are choices for a
+        lattice that cannot be told from their vectors.
+    """
+    if label is None:
+        return np.eye(3)
+    whole = _steps(structure, label)
+    if whole is not None:
+        return whole
+    return np.eye(3) if _cells_agree(structure, label, LENGTH_TOLERANCE, ANGLE_TOLERANCE) else None
+
+
+def _steps(structure: Structure, label: Structure) -> NDArray[np.float64] | None:
+    """The label's lattice vectors as whole-number sums of the crystal's, (3, 3), apart from a small strain."""
     steps = label.lattice.matrix @ np.linalg.inv(structure.lattice.matrix)
     whole = np.round(steps)
-    if np.abs(steps - whole).max() > LENGTH_TOLERANCE or round(abs(float(np.linalg.det(whole)))) != 1:
-        return None
-    return _by_fractions(structure, label, whole, limit)
+    far = np.abs(steps - whole).max() > LENGTH_TOLERANCE or round(abs(float(np.linalg.det(whole)))) != 1
+    return None if far else whole
+
+
+def _in_frame(structure: Structure, label: Structure, limit: float) -> NDArray[np.int64] | None:
+    """The order if the label's lattice vectors are whole-number sums of the crystal's, apart from a small strain."""
+    whole = _steps(structure, label)
+    return None if whole is None else _by_fractions(structure, label, whole, limit)
 
 
 def _by_fractions(

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mattergen_e.crystals import reading
 from mattergen_e.crystals.reading import KINDS, OUTPUTS, CrystalEntry, is_structure_file, natural_key
@@ -30,6 +34,8 @@ class Entry:
         index: What the input says.
         conditions: What the input says.
         spectra: Of the sites.
+        values: Of the crystal, by descriptor.
+        arrays: Of a grid in the cell, by descriptor.
     """
 
     name: str
@@ -39,6 +45,8 @@ class Entry:
     index: int | None = None
     conditions: dict[str, Any] = field(default_factory=dict)
     spectra: CrystalSpectra | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def read_entries(path: Path) -> tuple[list[Entry], list[Path]]:
@@ -73,8 +81,35 @@ def _read(file: Path) -> Iterator[Entry]:
     found = list(reading.read_entries(file, as_written=True))
     having = [entry.index for entry in found if entry.index is not None and "dos" in entry.fields]
     spectra = dict(zip(having, read_dos(file.parent / DOS_NAME, having), strict=True)) if having else {}
+    opened: dict[Path, dict[str, NDArray[Any]]] = {}
     for entry in found:
-        yield _entry(entry, spectra.get(entry.index) if entry.index is not None and "dos" in entry.fields else None)
+        own = spectra.get(entry.index) if entry.index is not None and "dos" in entry.fields else None
+        yield replace(_entry(entry, own), arrays=_arrays(file.parent, entry.fields.get("arrays"), opened))
+
+
+def _arrays(folder: Path, told: Any, opened: dict[Path, dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Arrays of npz files beside the crystals, by descriptor.
+
+    Args:
+        folder: Of the crystals.
+        told: What a JSON line says of them.
+        opened: Contents of the files that were read already.
+
+    Raises:
+        UserError: If a file is missing or damaged.
+    """
+    arrays = {}
+    for name, where in (told if isinstance(told, dict) else {}).items():
+        file = folder / Path(str(where.get("file") if isinstance(where, dict) else where)).name
+        try:
+            if file not in opened:
+                with np.load(file, allow_pickle=False) as content:
+                    opened[file] = dict(content)
+            if (key := where["keys"].get(name)) is not None:
+                arrays[name] = opened[file][key]
+        except (OSError, ValueError, LookupError, EOFError, AttributeError, TypeError, BadZipFile) as error:
+            raise UserError(f"{file} is missing or damaged ({error}): put back a copy of it.") from None
+    return arrays
 
 
 def _entry(entry: CrystalEntry, spectra: CrystalSpectra | None) -> Entry:
@@ -82,7 +117,7 @@ def _entry(entry: CrystalEntry, spectra: CrystalSpectra | None) -> Entry:
         name = entry.place
     else:
         name = f"{entry.file.name}, {entry.place}" if entry.place else entry.file.name
-    conditions = entry.fields.get("conditions")
+    conditions, values = entry.fields.get("conditions"), entry.fields.get("values")
     return Entry(
         str(entry.fields.get("id", entry.fields.get("material_id", name))),
         entry.structure,
@@ -91,4 +126,5 @@ def _entry(entry: CrystalEntry, spectra: CrystalSpectra | None) -> Entry:
         entry.index,
         conditions if isinstance(conditions, dict) else {},
         spectra,
+        values if isinstance(values, dict) else {},
     )

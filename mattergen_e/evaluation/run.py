@@ -28,7 +28,7 @@ from mattergen_e.journal import hold
 if TYPE_CHECKING:
     from mattergen_e.energies.given import Energies
     from mattergen_e.energies.relaxation import RelaxSettings
-    from mattergen_e.evaluation.descriptors import Charges, Spectra
+    from mattergen_e.evaluation.descriptors import Compared
     from mattergen_e.evaluation.labels import Labels
     from mattergen_e.evaluation.properties import GivenProperties, Predictor
     from mattergen_e.evaluation.spectra.judging import Judged, Plan
@@ -251,7 +251,7 @@ class Found:
     """
 
     stages: StageResults
-    compared: dict[str, Charges | Spectra]
+    compared: dict[str, Compared]
     warnings: list[str]
     dos: Judged
 
@@ -291,14 +291,12 @@ def _spectra(context: Context, dos: Plan, seed: int, found: Found) -> None:
 
 def _compare(context: Context, labels: Labels, found: Found, dos: Plan | None) -> None:
     """Generated descriptors with labels; quick, so that it is done anew each time."""
-    from mattergen_e.evaluation.descriptors import compare_charges, compare_spectra
+    from mattergen_e.evaluation.descriptors import compare_all
 
-    for descriptor, compare in (("bader_charge", compare_charges), ("atomic_dos", compare_spectra)):
-        compared = compare(context.candidates.readable, labels)
-        if compared is not None:
-            found.compared[descriptor] = compared
-            for index, values in compared.rows.items():
-                found.stages.descriptors.setdefault(index, {}).update(values)
+    found.compared = compare_all(context.candidates.readable, labels, context.candidates.run.get("fields"))
+    for compared in found.compared.values():
+        for index, values in compared.rows.items():
+            found.stages.descriptors.setdefault(index, {}).update(values)
     if not found.compared and (dos is None or dos.labels is None):
         found.warnings.append("There are labels, but the crystals have no generated descriptors to compare with them.")
 

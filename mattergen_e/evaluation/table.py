@@ -61,7 +61,8 @@ def make_rows(
     candidates: Sequence[Candidate], results: StageResults, settings: EvaluationSettings
 ) -> list[dict[str, Any]]:
     """The rows of all crystals; what was not evaluated is None."""
-    return [_row(candidate, results, settings) for candidate in candidates]
+    more = dict.fromkeys(column for found in results.descriptors.values() for column in found if column not in COLUMNS)
+    return [more | _row(candidate, results, settings) for candidate in candidates]
 
 
 def _row(candidate: Candidate, results: StageResults, settings: EvaluationSettings) -> dict[str, Any]:
@@ -201,6 +202,7 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
             header += [f"success_{name}" for name in targeted]
         else:
             header.append(column)
+    header += dict.fromkeys(column for row in rows for column in row if column not in COLUMNS)
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()

@@ -27,51 +27,55 @@ def symbol(number: int) -> str:
     return Element.from_Z(int(number)).symbol
 
 
-def parity(pairs: SitePairs, name: str, run: int) -> Drawn:
-    """Generated charges over their labels, sites of SUN crystals filled.
+def parity(pairs: SitePairs, axis: str, unit: str, name: str, run: int) -> Drawn:
+    """Generated values over their labels, those of SUN crystals filled; of a vector, each component.
 
     Args:
-        pairs: Charges in e.
+        pairs: The values.
+        axis: What an axis says.
+        unit: Of the values.
         name: Of the run.
         run: Its number, for the colour.
     """
     figure, (ax,) = canvas(height=4.0)
-    _line(ax, pairs.reference, pairs.generated)
-    _points(ax, pairs.reference, pairs.generated, pairs.sun, colour(run), 12)
-    ax.set_xlabel("charge by calculation (e)")
-    ax.set_ylabel("generated charge (e)")
-    words = f"{name}: {_errors(pairs.generated, pairs.reference)}"
+    reference, generated = pairs.reference.ravel(), pairs.generated.ravel()
+    _line(ax, reference, generated)
+    _points(ax, reference, generated, np.repeat(pairs.sun, len(reference) // len(pairs)), colour(run), 12)
+    ax.set_xlabel(f"calculated {axis}")
+    ax.set_ylabel(f"generated {axis}")
+    words = f"{name}: {_errors(pairs.generated, pairs.reference, unit)}"
     if not pairs.sun.any():
         return figure, f"{words}; none belongs to a SUN crystal."
-    return figure, f"{words}; SUN crystals (filled): {_errors(pairs.generated[pairs.sun], pairs.reference[pairs.sun])}."
+    of_sun = _errors(pairs.generated[pairs.sun], pairs.reference[pairs.sun], unit)
+    return figure, f"{words}; SUN crystals (filled): {of_sun}."
 
 
-def parity_by_element(pairs: SitePairs, name: str, run: int) -> Drawn:
+def parity_by_element(pairs: SitePairs, axis: str, unit: str, name: str, run: int) -> Drawn:
     """As `parity`, a panel for each of the most frequent elements; scales differ."""
     kinds, counts = np.unique(pairs.number, return_counts=True)
     chosen = kinds[np.argsort(-counts, kind="stable")][:ELEMENTS]
     columns = min(4, len(chosen))
     rows = -(-len(chosen) // columns)
     figure, axes = canvas(rows, columns, height=0.4 + 1.35 * rows)
-    words = []
+    words, in_unit = [], f" in {unit}" if unit else ""
     for ax, kind in zip(axes, chosen, strict=False):
         here = pairs.number == kind
-        reference, generated = pairs.reference[here], pairs.generated[here]
+        reference, generated = pairs.reference[here].ravel(), pairs.generated[here].ravel()
         _line(ax, reference, generated)
-        _points(ax, reference, generated, pairs.sun[here], colour(run), 8)
+        _points(ax, reference, generated, np.repeat(pairs.sun[here], len(reference) // here.sum()), colour(run), 8)
         ax.set_title(f"{symbol(kind)} ({here.sum():,})", fontsize=8.5)
         ax.tick_params(labelsize=7)
         ax.locator_params(nbins=2)
         words.append(f"{symbol(kind)} {np.abs(generated - reference).mean():.3f}")
     for ax in axes[len(chosen) :]:
         ax.set_axis_off()
-    figure.supxlabel("charge by calculation (e)", fontsize=9)
-    figure.supylabel("generated charge (e)", fontsize=9)
-    return figure, f"{name}: the most frequent elements (sites), scales differ. MAE in e: {', '.join(words)}."
+    figure.supxlabel(f"calculated {axis}", fontsize=9)
+    figure.supylabel(f"generated {axis}", fontsize=9)
+    return figure, f"{name}: the most frequent elements (sites), scales differ. MAE{in_unit}: {', '.join(words)}."
 
 
-def _errors(generated: np.ndarray, reference: np.ndarray) -> str:
-    return f"MAE {np.abs(generated - reference).mean():.3f} e of {len(generated):,} sites"
+def _errors(generated: np.ndarray, reference: np.ndarray, unit: str) -> str:
+    return f"MAE {np.abs(generated - reference).mean():.3f}{unit and ' ' + unit} of {len(generated):,} sites"
 
 
 def _line(ax: Axes, *values: np.ndarray) -> None:

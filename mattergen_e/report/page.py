@@ -87,8 +87,10 @@ def render(
             ("properties", "Properties", sections.properties(runs, training or {})),
             ("hull", "Hull energies", sections.hull(runs)),
             ("novelty", "Novelty", sections.novelty(runs)),
-            ("charges", "Charges", sections.charges(runs)),
-            ("spectra", "Densities of states", sections.spectra(runs)),
+            *(
+                (sections.ANCHORS.get(name, name), str(measure["title"]), sections.descriptor(runs, name, measure))
+                for name, measure in sections.measures(runs).items()
+            ),
             *([("targets", "Densities of states asked for", dos_section.targets(runs))] if asked else []),
             ("elements", "Errors by element", sections.elements(runs)),
             ("gallery", "Crystals", sections.crystals(runs, gallery)),

@@ -35,7 +35,7 @@ class SitePairs:
         site: (n_pairs,) number of the site in it.
         number: (n_pairs,) atomic number.
         sun: (n_pairs,) whether the crystal is stable, unique and new.
-        generated: (n_pairs,) charges in e, or (n_pairs, points) spectra in states/eV.
+        generated: (n_pairs,) numbers, (n_pairs, dim) vectors, or (n_pairs, points) spectra in states/eV.
         reference: The same of the labels.
         distance: (n_pairs,) Wasserstein distance in eV, for spectra.
         energies: (points,) eV relative to the Fermi energy, for spectra.
@@ -90,8 +90,7 @@ class EvaluatedRun:
         rows: crystals.jsonl, one for every crystal that was asked for.
         structures: Generated crystals by index, with their site properties.
         relaxed: Relaxed ones by index.
-        charges: Bader charges beside their labels.
-        spectra: Densities of states beside their labels.
+        pairs: Generated values beside their labels, by the prefix of their arrays.
         curves: Densities of states beside what the crystals were asked for.
     """
 
@@ -101,8 +100,7 @@ class EvaluatedRun:
     rows: list[dict[str, Any]]
     structures: dict[int, Structure] = field(default_factory=dict)
     relaxed: dict[int, Structure] = field(default_factory=dict)
-    charges: SitePairs | None = None
-    spectra: SitePairs | None = None
+    pairs: dict[str, SitePairs] = field(default_factory=dict)
     curves: TargetCurves | None = None
 
     def values(self, key: str, only: str | None = None) -> Floats:
@@ -206,7 +204,7 @@ def read_run(path: Path) -> EvaluatedRun:
         if not all(isinstance(row, dict) and isinstance(row.get("index"), int) for row in rows):
             raise ValueError("a line has no index")
     with _sound(folder / SITES):
-        charges, spectra = _site_pairs(folder / SITES)
+        pairs = _site_pairs(folder / SITES)
     with _sound(folder / CURVES):
         curves = _target_curves(folder / CURVES)
     return EvaluatedRun(
@@ -216,8 +214,7 @@ def read_run(path: Path) -> EvaluatedRun:
         rows=rows,
         structures=_structures(run, summary, {row["index"]: row.get("key") for row in rows}),
         relaxed=_relaxed(folder / RELAXED),
-        charges=charges,
-        spectra=spectra,
+        pairs=pairs,
         curves=curves,
     )
 
@@ -269,12 +266,13 @@ def _relaxed(path: Path) -> dict[int, Structure]:
     return found
 
 
-def _site_pairs(path: Path) -> tuple[SitePairs | None, SitePairs | None]:
+def _site_pairs(path: Path) -> dict[str, SitePairs]:
     if not path.is_file():
-        return None, None
+        return {}
     with np.load(path, allow_pickle=False) as arrays:
         found = dict(arrays)
-    return _pairs(found, "charge"), _pairs(found, "dos")
+    names = [name.removesuffix("_generated") for name in found if name.endswith("_generated")]
+    return {name: pairs for name in names if (pairs := _pairs(found, name)) is not None}
 
 
 def _target_curves(path: Path) -> TargetCurves | None:
@@ -303,7 +301,7 @@ def _pairs(arrays: dict[str, Any], name: str) -> SitePairs | None:
     fields = {key: np.asarray(arrays[f"{name}_{key}"]).astype(kind) for key, kind in kinds.items()}
     if len({len(values) for values in fields.values()}) != 1:
         raise ValueError(f"the arrays {name}_... have different lengths")
-    rows = np.isfinite(fields["distance"] if "distance" in fields else fields["generated"])
+    rows = np.isfinite(fields["distance"] if "distance" in fields else fields["crystal"])
     if not rows.any():
         return None
     energies = np.asarray(arrays[f"{name}_energies"], dtype=float) if "distance" in fields else None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from mattergen_e.descriptors.registry import known
 from mattergen_e.evaluation.settings import STABLE
 from mattergen_e.report import descriptor_figures, figures
 from mattergen_e.report.drawing import picture
@@ -97,33 +98,57 @@ def novelty(runs: Sequence[EvaluatedRun]) -> Html:
 # -- descriptors ------------------------------------------------------------------------------------------------------
 
 LABELS = f"{EVALUATE} --labels LABELS"
+#: Descriptors whose sections always stand, though they may be empty, and the anchors of these.
+BADER, DOS = "bader_charge", "atomic_dos"
+ANCHORS = {BADER: "charges", DOS: "spectra"}
 
 
-def charges(runs: Sequence[EvaluatedRun]) -> Html:
-    """Accuracy of the generated charges."""
-    drawn = []
+def measures(runs: Sequence[EvaluatedRun]) -> dict[str, dict[str, Any]]:
+    """How each compared descriptor is judged, by its name: as the evaluation says, or, of an old one, as the class."""
+    found: dict[str, dict[str, Any]] = {}
+    installed = known()
+    names = [BADER, DOS, *(name for run in runs for name in run.part("descriptors"))]
+    for name in dict.fromkeys(names):
+        said = next((part for run in runs if (part := run.part("descriptors", name, "measure"))), None)
+        if said is None and name in installed:
+            said = {key: value for key, value in vars(installed[name].measure()).items() if key != "distance"}
+        if said is not None:
+            found[name] = said
+    return found
+
+
+def descriptor(runs: Sequence[EvaluatedRun], name: str, measure: Mapping[str, Any]) -> Html:
+    """Accuracy of the generated values of a descriptor."""
+    drawn, axis, unit = [], str(measure["axis"]), str(measure["unit"])
     for i, run in enumerate(runs):
-        if run.charges is not None:
-            drawn += [descriptor_figures.parity(run.charges, run.name, i)]
-            drawn += [descriptor_figures.parity_by_element(run.charges, run.name, i)]
-    accuracy = _accuracy(runs, "bader_charge", {"mae": "MAE (e)"})
-    if not drawn and not accuracy:
-        return missing("No generated charges were compared with labels", LABELS)
-    return join([accuracy, side_by_side(picture(*one) for one in drawn)])
-
-
-def spectra(runs: Sequence[EvaluatedRun]) -> Html:
-    """Accuracy of the generated densities of states."""
-    drawn = []
-    for i, run in enumerate(runs):
-        if run.spectra is not None:
+        pairs = run.pairs.get(str(measure["key"]))
+        if pairs is None:
+            continue
+        if pairs.energies is not None:
             formulas = {row["index"]: str(row.get("formula")) for row in run.rows}
-            drawn += [descriptor_figures.spectra_examples(run.spectra, formulas, run.name, i)]
-            drawn += [descriptor_figures.distances(run.spectra, run.name, i)]
-    accuracy = _accuracy(runs, "atomic_dos", {"median": "median distance (eV)", "mean": "mean distance (eV)"})
+            drawn += [descriptor_figures.spectra_examples(pairs, formulas, run.name, i)]
+            drawn += [descriptor_figures.distances(pairs, run.name, i)]
+            continue
+        drawn += [descriptor_figures.parity(pairs, axis, unit, run.name, i)]
+        if pairs.number.any():
+            drawn += [descriptor_figures.parity_by_element(pairs, axis, unit, run.name, i)]
+    accuracy = _accuracy(runs, name, _columns(measure))
     if not drawn and not accuracy:
-        return missing("No generated densities of states were compared with labels", LABELS)
+        return missing(f"No generated {_plain(measure)} were compared with labels", LABELS)
     return join([accuracy, side_by_side(picture(*one) for one in drawn)])
+
+
+def _columns(measure: Mapping[str, Any]) -> dict[str, str]:
+    """Numbers of evaluation.json that stand for many rows, with their heads."""
+    unit = f" ({measure['unit']})" if measure["unit"] else ""
+    if measure["summary"] == "median":
+        return {"median": f"median distance{unit}", "mean": f"mean distance{unit}"}
+    return {"mae": f"MAE{unit}"} if measure["name"] == "mean absolute error" else {"mean": f"{measure['name']}{unit}"}
+
+
+def _plain(measure: Mapping[str, Any]) -> str:
+    title = str(measure["title"])
+    return title[0].lower() + title[1:]
 
 
 def _accuracy(runs: Sequence[EvaluatedRun], descriptor: str, columns: Mapping[str, str]) -> Html:
@@ -143,20 +168,17 @@ def _accuracy(runs: Sequence[EvaluatedRun], descriptor: str, columns: Mapping[st
 
 
 def _counts(found: Mapping[str, Any]) -> list[str]:
-    counts = (number(found.get(column)) for column in ("sites", "crystals"))
+    counts = (number(found.get(column)) for column in ("sites" if "sites" in found else "rows", "crystals"))
     return ["–" if count is None else f"{count:,.0f}" for count in counts]
-
-
-KINDS = {
-    "bader_charge": ("mae", "MAE of charges", "e"),
-    "atomic_dos": ("median", "Wasserstein distance (median)", "eV"),
-}
 
 
 def elements(runs: Sequence[EvaluatedRun]) -> Html:
     """Periodic tables of the errors, those of a descriptor in the same colours, and the same numbers as tables."""
     parts: list[Html] = []
-    for descriptor, (column, label, unit) in KINDS.items():
+    for descriptor, measure in measures(runs).items():
+        column, unit = next(iter(_columns(measure))), str(measure["unit"])
+        label = f"MAE of {_plain(measure)}" if column == "mae" else str(measure["name"])
+        label += " (median)" if column == "median" else ""
         found = [_by_element(run, descriptor, column) for run in runs]
         top = max((value for values, _ in found for value in values.values()), default=0.0) or 1.0
         for run, (values, sites) in zip(runs, found, strict=True):

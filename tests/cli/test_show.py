@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from mattergen_e.cli.show import show, spark, tables
 from mattergen_e.data.build import build_cache
-from mattergen_e.data.show import summarise
-from mattergen_e.data.show_records import distribution
 from mattergen_e.errors import UserError
+from mattergen_e.report.cache import summarise
+from mattergen_e.report.cache_records import distribution
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "textbook_crystals.jsonl"
 

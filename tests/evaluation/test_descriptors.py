@@ -11,9 +11,10 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from scipy.stats import wasserstein_distance
 
+from mattergen_e.descriptors import AtomicDos, BaderCharge
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation.candidates import Candidate, structure_key
-from mattergen_e.evaluation.descriptors import compare_charges, compare_spectra
+from mattergen_e.evaluation.descriptors import compare, compare_all
 from mattergen_e.evaluation.labels import read_labels
 from mattergen_e.spectra.grid import EnergyGrid
 from mattergen_e.spectra.objects import CrystalSpectra
@@ -60,10 +61,10 @@ def test_charges_by_hand(salt: Structure, water: Structure, tmp_path: Path) -> N
         _candidate(4, salt, [0.9, -0.9]),
         _candidate(5, salt),
     ]
-    found = compare_charges(crystals, read_labels(path))
+    found = compare(BaderCharge(), crystals, read_labels(path))
     assert found is not None
-    np.testing.assert_allclose(found.generated, [0.9, -0.9, -1.0, 0.4, 0.6])
-    np.testing.assert_allclose(found.reference, [0.8, -0.8, -1.2, 0.7, 0.5])
+    np.testing.assert_allclose(found.generated[:, 0], [0.9, -0.9, -1.0, 0.4, 0.6])
+    np.testing.assert_allclose(found.reference[:, 0], [0.8, -0.8, -1.2, 0.7, 0.5])
     assert found.index.tolist() == [0, 0, 2, 2, 2] and found.site.tolist() == [0, 1, 0, 1, 2]
     assert found.number.tolist() == [11, 17, 8, 1, 1]
     assert found.rows[0]["charge_mae"] == pytest.approx(0.1)
@@ -85,11 +86,13 @@ def test_charges_by_hand(salt: Structure, water: Structure, tmp_path: Path) -> N
 def test_charges_that_are_no_numbers(salt: Structure, tmp_path: Path) -> None:
     path = tmp_path / "charges.jsonl"
     path.write_text('{"index": 0, "bader_charge": [1, -1]}\n{"index": 1, "bader_charge": [1, -1]}\n')
-    found = compare_charges([_candidate(0, salt, [np.nan, 1]), _candidate(1, salt, [[1.0], [-1.0]])], read_labels(path))
+    found = compare(
+        BaderCharge(), [_candidate(0, salt, [np.nan, 1]), _candidate(1, salt, [[1.0], [-1.0]])], read_labels(path)
+    )
     assert found is not None
     assert dict(found.reasons) == {0: "it has no charges"}
     assert found.rows == {1: {"charge_mae": 0.0}}
-    assert compare_charges([_candidate(0, salt)], read_labels(path)) is None
+    assert compare(BaderCharge(), [_candidate(0, salt)], read_labels(path)) is None
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +126,11 @@ def test_from_a_calculation_to_the_accuracy(labelled: Path) -> None:
             np.roll(spectra, bins, axis=1)[back], labels.grid, np.zeros((len(back), 2), np.float32), "hand-made"
         )
         crystals.append(_candidate(i, generated, charges[back] + 0.05, moved))
-    charges = compare_charges(crystals, labels)
+    charges = compare(BaderCharge(), crystals, labels)
     assert charges is not None and not charges.reasons
     np.testing.assert_allclose(charges.generated - charges.reference, 0.05)
     assert charges.summary()["all"]["mae"] == pytest.approx(0.05)
-    spectra = compare_spectra(crystals, labels)
+    spectra = compare(AtomicDos(), crystals, labels)
     assert spectra is not None and spectra.grid is not None and not spectra.reasons
     energies = spectra.grid.energies
     expected = [
@@ -155,7 +158,7 @@ def test_grids_are_not_mixed(labelled: Path) -> None:
         np.ones((len(cell), 8), dtype=np.float32), grid, np.zeros((len(cell), 2), np.float32), "other"
     )
     with pytest.raises(UserError, match="label with the settings that the model was trained with"):
-        compare_spectra([_candidate(0, cell, spectra=spectra)], labels)
+        compare(AtomicDos(), [_candidate(0, cell, spectra=spectra)], labels)
 
 
 def test_labels_of_a_file_have_no_spectra(salt: Structure, tmp_path: Path) -> None:
@@ -163,11 +166,11 @@ def test_labels_of_a_file_have_no_spectra(salt: Structure, tmp_path: Path) -> No
     path.write_text('{"index": 0, "bader_charge": [1, -1]}\n')
     grid = EnergyGrid(minimum=-10, maximum=10, points=8)
     spectra = CrystalSpectra(np.ones((2, 8), dtype=np.float32), grid, np.zeros((2, 2), dtype=np.float32), "x")
-    found = compare_spectra([_candidate(0, salt, spectra=spectra)], read_labels(path))
+    found = compare(AtomicDos(), [_candidate(0, salt, spectra=spectra)], read_labels(path))
     assert found is not None
     assert dict(found.reasons) == {0: "its label has no spectra"}
     assert found.rows == {} and found.arrays() == {} and found.summary()["all"]["mean"] is None
-    assert compare_spectra([_candidate(0, salt)], read_labels(path)) is None
+    assert compare(AtomicDos(), [_candidate(0, salt)], read_labels(path)) is None
 
 
 def test_a_line_cannot_name_a_file_outside_its_folder(labelled: Path, tmp_path: Path) -> None:
@@ -188,3 +191,54 @@ def test_damaged_arrays(labelled: Path, tmp_path: Path) -> None:
     (tmp_path / "copy/arrays/gen_0.npz").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="is damaged"):
         read_labels(tmp_path / "copy").items[0].spectra()
+
+
+def _write_labels(path: Path, *lines: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_a_vector_of_sites_of_an_unknown_package(water: Structure, tmp_path: Path) -> None:
+    crystal = water.copy()
+    crystal.add_site_property("moment", [[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 3.0]])
+    swapped = Structure(water.lattice, ["H", "H", "O"], [[0, 0.16, 0], [0.16, 0, 0], [0, 0, 0]])
+    moments = [[0.0, 0.0, 3.3], [0.0, 2.0, 0.0], [1.0, 0.0, 0.0]]
+    labels = read_labels(
+        _write_labels(tmp_path / "m.jsonl", {"id": "gen_0", "structure": swapped.as_dict(), "moment": moments})
+    )
+    fields = {"moment": {"place": "site", "dim": 3, "unit": "mu_B", "probes": None, "label": "Magnetic moment"}}
+    found = compare_all([_candidate(0, crystal)], labels, fields)["moment"]
+    np.testing.assert_allclose(found.distance, [0, 0, 0.1])
+    assert found.rows == {0: {"moment_mae": pytest.approx(0.1 / 3)}}
+    summary = found.summary()
+    assert summary["all"] == {"mae": pytest.approx(0.1 / 3), "sites": 3, "crystals": 1}
+    assert summary["by_element"]["H"]["mae"] == pytest.approx(0.05)
+    assert summary["measure"]["axis"] == "Magnetic moment (mu_B)"
+    assert found.arrays()["moment_generated"].shape == (3, 3)
+
+
+def test_values_of_the_crystal_and_grids(salt: Structure, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    grid = np.arange(8.0).reshape(2, 2, 2, 1)
+    line = {"index": 0, "gap": 1.5, "density": (grid[..., 0] + 0.5).tolist()}
+    crystal = replace(_candidate(0, salt), values={"gap": 1.25}, arrays={"density": grid})
+    found = compare_all([crystal], read_labels(_write_labels(tmp_path / "g.jsonl", line)))
+    assert found["gap"].rows == {0: {"gap_mae": 0.25}}
+    assert found["gap"].summary()["all"] == {"mae": 0.25, "rows": 1, "crystals": 1}
+    assert found["density"].rows == {0: {"density_mae": 0.5}} and found["density"].summary()["by_element"] == {}
+    assert len(found["density"].index) == 8
+
+
+def test_components_go_along_with_the_choice_of_the_cell(tmp_path: Path) -> None:
+    from mattergen_e.evaluation.labels import components
+
+    cell = Structure(Lattice.orthorhombic(3.0, 4.0, 5.0), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    other = cell.copy()
+    other.make_supercell([[1, 1, 0], [0, 1, 0], [0, 0, 1]])
+    turned = components(cell, other)
+    assert turned is not None
+    along = np.array([[0.2, -0.4, 0.7]])
+    np.testing.assert_allclose(along @ turned @ cell.lattice.matrix, along @ other.lattice.matrix, atol=1e-12)
+    far = Structure(Lattice.cubic(3.9), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    assert components(cell, far) is None

@@ -51,7 +51,8 @@ def row_of(index: int, structure: Any) -> dict[str, Any]:
 
 def compared(structures: Iterable[Any]) -> tuple[Any, Any]:
     """Charges 0.05 e too high; spectra whose distance is i/100 eV at the i-th site, and unknown at the last."""
-    from mattergen_e.evaluation.descriptors import Charges, Spectra
+    from mattergen_e.descriptors import AtomicDos, BaderCharge
+    from mattergen_e.evaluation.descriptors import Compared
     from mattergen_e.spectra.grid import EnergyGrid
 
     structures = list(structures)
@@ -63,10 +64,11 @@ def compared(structures: Iterable[Any]) -> tuple[Any, Any]:
     spectra = np.exp(-0.5 * (grid.energies - (number[:, None] / 8 - 12)) ** 2).astype(np.float32)
     distance = np.arange(len(number)) / 100
     distance[-1] = np.nan
-    found = Charges(index, site, number, charges, charges - 0.05, {}, "labels of GPAW")
-    return found, Spectra(
-        index, site, number, distance, spectra, np.roll(spectra, 3, axis=1), grid, {}, "labels of GPAW"
-    )
+    off = np.full(len(number), 0.05)
+    charges, source = charges[:, None], "labels of GPAW"
+    found = Compared(BaderCharge().measure(), "site", index, site, number, off, charges, charges - 0.05, {}, source)
+    rolled, by_energy = np.roll(spectra, 3, axis=1), AtomicDos().measure(grid)
+    return found, Compared(by_energy, "site", index, site, number, distance, spectra, rolled, {}, source, grid)
 
 
 @pytest.fixture(scope="session")

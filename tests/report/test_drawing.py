@@ -59,10 +59,10 @@ def test_parity_of_each_element():
         crystal=np.zeros(4, int), site=np.arange(4), number=numbers, sun=np.array([True, True, True, False]),
         generated=reference + 0.1 * (numbers == 1), reference=reference,
     )  # fmt: skip
-    figure, words = descriptor_figures.parity_by_element(pairs, "a", 0)
+    figure, words = descriptor_figures.parity_by_element(pairs, "charge (e)", "e", "a", 0)
     assert words.endswith("MAE in e: O 0.000, H 0.100.")
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["O (3)", "H (1)"]
-    _, words = descriptor_figures.parity(pairs, "a", 0)
+    _, words = descriptor_figures.parity(pairs, "charge (e)", "e", "a", 0)
     assert words == "a: MAE 0.025 e of 4 sites; SUN crystals (filled): MAE 0.000 e of 3 sites."
 
 

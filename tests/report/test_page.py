@@ -245,3 +245,22 @@ def test_the_package_holds_the_page_s_parts():
 
     names = {Path(str(item)).name for item in files("mattergen_e.report").iterdir()}
     assert {"template.html", "style.css", "viewer.js"} <= names
+
+
+def test_a_section_of_another_packages_descriptor(evaluated, textbook, tmp_path: Path) -> None:
+    """A vector of sites, known by what the evaluation says alone: section, table, parity figure."""
+    from mattergen_e.descriptors.base import Descriptor
+    from mattergen_e.evaluation.descriptors import Compared
+
+    measure = Descriptor(name="moment", dim=3, unit="mu_B", label="magnetic moment").measure()
+    number = np.asarray(textbook[0].atomic_numbers)
+    none = np.zeros(len(number), dtype=int)
+    values = np.arange(3.0 * len(number)).reshape(-1, 3)
+    off = np.full(len(number), 0.25)
+    moment = Compared(measure, "site", none, np.arange(len(number)), number, off, values, values + 0.25, {}, "DFT")
+    run = evaluated(tmp_path / "run", sites=False, descriptors={"moment": moment.summary()})
+    np.savez(run / "evaluation" / "descriptor_sites.npz", **moment.arrays())
+    page = render([read_run(run)])
+    section = page.partition('<section id="moment"')[2].partition("</section>")[0]
+    assert "Magnetic moment" in section and "MAE (mu_B)" in section and "0.250" in section
+    assert "generated Magnetic moment (mu_B)" in section and "<svg" in section

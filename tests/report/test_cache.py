@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mattergen_e.data import cache, show
-from mattergen_e.data.show import summarise
-from mattergen_e.data.show_html import render, write_html
-from mattergen_e.data.show_records import distribution, position, robust
+from mattergen_e.data import cache
 from mattergen_e.errors import UserError
+from mattergen_e.report import cache as show
+from mattergen_e.report.cache import summarise
+from mattergen_e.report.cache_html import render, write_html
+from mattergen_e.report.cache_records import distribution, position, robust
 
 GRID = {"minimum": -4.0, "maximum": 4.0, "points": 16}
 NASTY = "<script>alert('x')</script> & $\\frac$ [bold]"
@@ -292,3 +293,14 @@ def test_texts_of_crystals_are_counted(make_cache):
     for split, n in (("train", 30), ("val", 10)):
         (path / split / "space_group.json").write_text(json.dumps({"values": (["Fm-3m", "P1"] * n)[:n]}))
     assert summarise(path).texts == {"space_group": 2}
+
+
+def test_a_vector_of_another_package_is_no_spectrum() -> None:
+    """Neither a grid in the manifest nor a descriptor of spectra: its components are numbers of sites."""
+    from types import SimpleNamespace
+
+    grid = {"grid": {"minimum": -15.0, "maximum": 5.0, "points": 512}}
+    manifest: Any = SimpleNamespace(processing={"pdos": grid})
+    assert not show._is_spectrum(manifest, "moment", 3)
+    assert show._is_spectrum(manifest, "pdos", 512) and show._is_spectrum(manifest, "atomic_dos", 512)
+    assert not show._is_spectrum(manifest, "bader_charge", 1)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mattergen_e.data.show_records import CacheSummary, Distribution, SiteDistribution, SpectraSummary, position
 from mattergen_e.errors import UserError
 from mattergen_e.files import replacing
+from mattergen_e.report.cache_records import CacheSummary, Distribution, SiteDistribution, SpectraSummary, position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -57,7 +57,7 @@ def write_html(summary: CacheSummary, path: Path) -> None:
     """Write a page about a cache.
 
     Args:
-        summary: From `mattergen_e.data.show.summarise`.
+        summary: From `mattergen_e.report.cache.summarise`.
         path: The file; one that exists is replaced when the new one is complete.
 
     Raises:

@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 
 from mattergen_e.data.cache import CRYSTALS_FOLDER, MANIFEST_NAME, SITES_FOLDER, Manifest, load_array, load_manifest
-from mattergen_e.data.show_records import (
+from mattergen_e.descriptors.base import Descriptor
+from mattergen_e.descriptors.registry import known
+from mattergen_e.errors import UserError
+from mattergen_e.report.cache_records import (
     QUANTILES,
     Array,
     CacheSummary,
@@ -26,7 +29,6 @@ from mattergen_e.data.show_records import (
     robust,
     symbol_of,
 )
-from mattergen_e.errors import UserError
 
 #: Spectra that quantiles are taken over, at most.
 SAMPLE = 4000
@@ -85,8 +87,11 @@ def summarise(path: str | Path) -> CacheSummary:
     site_values, spectra = [], []
     for name, info in manifest.site_values.items():
         parts = _open(index, SITES_FOLDER, name, index.counts)
-        if info.dim == 1:
-            site_values.append(_site_distribution(index, name, info.unit, parts, outliers))
+        if not _is_spectrum(manifest, name, info.dim):
+            for k in range(info.dim):
+                component = name if info.dim == 1 else f"{name}_{k + 1}"
+                one = [part[:, k : k + 1] for part in parts]
+                site_values.append(_site_distribution(index, component, info.unit, one, outliers))
         else:
             spectra.append(_spectra(index, manifest, name, "sites", info.unit, parts, outliers))
     for name, info in getattr(manifest, "crystal_values", {}).items():
@@ -105,6 +110,16 @@ def summarise(path: str | Path) -> CacheSummary:
         tuple(outlier for found in farthest.values() for outlier in found),
         {kind: len(found) for kind, found in outliers.items()},
     )
+
+
+def _is_spectrum(manifest: Manifest, name: str, dim: int) -> bool:
+    """Whether a row is a curve over energies, by the manifest's grid or by the descriptor, which makes spectra."""
+    if dim == 1:
+        return False
+    if grid_energies(manifest, name, dim) is not None:
+        return True
+    descriptor = known().get(name)
+    return descriptor is not None and type(descriptor).spectra is not Descriptor.spectra
 
 
 def _read_index(path: Path, manifest: Manifest) -> _Index:
