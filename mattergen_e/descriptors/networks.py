@@ -12,9 +12,10 @@ structure outputs of the model that it is attached to, bit by bit.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ class Times:
 
     field: torch.Tensor
     structure: torch.Tensor
-    memory: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def features(self, crystals: torch.Tensor) -> torch.Tensor:
         """Sines and cosines of both times, (n_rows, 32); `crystals` (n_rows,) has the crystal of each row."""

@@ -207,6 +207,7 @@ def _field(descriptor: Descriptor) -> dict[str, Any]:
         "dim": quantity.dim,
         "unit": quantity.unit,
         "probes": quantity.probes,
+        "frame": quantity.frame,
         "label": descriptor.title,
     }
 
