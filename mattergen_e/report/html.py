@@ -78,7 +78,7 @@ def piece(name: str, *parts: Any, **named: Any) -> Html:
     return getattr(_environment().get_template("pieces.html.j2").module, name)(*parts, **named)
 
 
-def join(parts: Iterable[object]) -> Html:
+def join(parts: Iterable[str]) -> Html:
     """Several pieces as one, each escaped unless it is `Html`."""
     return Html().join(parts)
 
