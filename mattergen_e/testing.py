@@ -287,9 +287,16 @@ def _check_cache(descriptor: Descriptor, batch: Any, structures: Sequence[Struct
             lines = [_line(descriptor, i, s, v, times) for i, (s, v) in enumerate(zip(structures, values, strict=True))]
             Path(folder, "labels.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
             build_cache(
-                [Path(folder, "labels.jsonl")], Path(folder, "cache"), site_values=[descriptor.name], strict=True,
-                quantities=[descriptor.quantity()], merge_tolerance=1e-6, neutrality_tolerance=1e-3, jobs=1, progress=False,
-            )  # fmt: skip
+                [Path(folder, "labels.jsonl")],
+                Path(folder, "cache"),
+                site_values=[descriptor.name],
+                strict=True,
+                quantities=[descriptor.quantity()],
+                merge_tolerance=1e-6,
+                neutrality_tolerance=1e-3,
+                jobs=1,
+                progress=False,
+            )
             items = JointCrystalDataset.from_cache_path(
                 str(Path(folder, "cache", "train")), {descriptor.name: descriptor}
             )
