@@ -5,17 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-import sys
 import uuid
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from itertools import batched
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import mattergen_e
 from mattergen_e.crystals.checks import CheckOptions, EntryError, mattergen_names
@@ -27,8 +23,11 @@ from mattergen_e.data.sources import ReadOptions, Record, iter_records, parse_re
 from mattergen_e.errors import UserError, brief
 from mattergen_e.labels.quantities import COMMON, PRODUCED, SETTINGS_OF
 from mattergen_e.progress import bar
+from mattergen_e.provenance import versions
 
 CHUNK = 128
+#: What shapes a cache.
+PACKAGES = ("python", "numpy", "mattergen", "pymatgen", "torch")
 
 
 def build_cache(
@@ -109,7 +108,7 @@ def build_cache(
         splits, values = write_splits(folder, collector, arrays, read)
         manifest = cache.Manifest(
             mattergen_e_version=mattergen_e.__version__,
-            packages=_versions(),
+            packages=versions(PACKAGES),
             created=datetime.now(UTC).replace(microsecond=0),
             settings=_settings(read, limits, collector),
             sources=[_describe(file, n) for file, n in zip(files, counts, strict=True)],
@@ -350,13 +349,3 @@ def _describe(file: Path, entries: int) -> cache.SourceFile:
     with file.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
     return cache.SourceFile(name=name, sha256=digest, size=file.stat().st_size, entries=entries)
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
-    for name in ("mattergen", "pymatgen", "torch"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

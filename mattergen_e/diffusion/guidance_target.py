@@ -118,8 +118,8 @@ def read_guidance(settings: Mapping[str, Any] | None) -> GuidanceTarget | None:
         checked = ClassifierSettings.model_validate(given)
     except ValidationError as error:
         raise UserError(
-            f"{first_problem(error, under=('sampler_partial', NAME))}; give {{predictor: FOLDER, target: FILE}}, and if "
-            "wanted strength, clip, per_curve, window: [LOW, HIGH] (eV) or smearing (eV)."
+            f"{first_problem(error, under=('sampler_partial', NAME))}; give {{predictor: FOLDER, target: FILE}}, and "
+            "if wanted strength, clip, per_curve, window: [LOW, HIGH] (eV) or smearing (eV)."
         ) from None
     description = describe(checked.predictor)
     if not description.network.noisy:
