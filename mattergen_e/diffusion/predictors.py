@@ -11,6 +11,7 @@ from mattergen.diffusion.sampling.predictors import AncestralSamplingPredictor
 
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.descriptors.rows import any_of_crystal
+from mattergen_e.diffusion.settings import LEAST_VOLUME_ON_THE_WAY
 
 
 class DescriptorPredictor(AncestralSamplingPredictor):
@@ -63,7 +64,9 @@ class CrystalGuard:
     #: Atoms per cubic angstrom of a parked crystal; an ordinary solid.
     parking_density = 0.0577
 
-    def __init__(self, cutoff: float, least_volume: float = 0.5, largest_volume: float | None = None) -> None:
+    def __init__(
+        self, cutoff: float, least_volume: float = LEAST_VOLUME_ON_THE_WAY, largest_volume: float | None = None
+    ) -> None:
         """Makes a guard for a network that sees neighbours within `cutoff` angstrom.
 
         In a crystal whose shortest distance between sites is d, a site takes at least d**3 / sqrt(2) (close packing).
