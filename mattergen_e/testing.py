@@ -298,7 +298,7 @@ def _check_cache(descriptor: Descriptor, batch: Any, structures: Sequence[Struct
                 progress=False,
             )
             items = JointCrystalDataset.from_cache_path(
-                str(Path(folder, "cache", "train")), {descriptor.name: descriptor}
+                str(Path(folder, "cache", "train")), descriptors={descriptor.name: descriptor}
             )
             for i, structure in enumerate(structures):
                 item = items[i]
