@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mattergen_e.crystals.checks import MAX_VOLUME_PER_SITE, MIN_VOLUME_PER_SITE, EntryError, check_cell
+
 if TYPE_CHECKING:
     from pymatgen.core import Lattice, Structure
 
@@ -36,8 +38,6 @@ def physical_cell(structure: Structure | None) -> Structure | str:
     """
     from pymatgen.core import Structure
 
-    from mattergen_e.crystals.checks import EntryError, check_cell
-
     if structure is None or len(structure) == 0:
         return NO_CRYSTAL
     try:
@@ -53,8 +53,6 @@ def physical_cell(structure: Structure | None) -> Structure | str:
 
 def _reduced(lattice: Lattice, n_sites: int) -> Lattice:
     """The lattice itself if its volume is out of bounds, or no number."""
-    from mattergen_e.crystals.checks import MAX_VOLUME_PER_SITE, MIN_VOLUME_PER_SITE
-
     with np.errstate(all="ignore"):
         volume = abs(float(np.linalg.det(lattice.matrix))) / n_sites
     if not MIN_VOLUME_PER_SITE <= volume <= MAX_VOLUME_PER_SITE:

@@ -21,6 +21,7 @@ from mattergen_e.data import cache
 from mattergen_e.data.collect import Collector, Dropped, Prepared, prepare, property_arrays, write_splits
 from mattergen_e.data.sources import ReadOptions, Record, iter_records, parse_record
 from mattergen_e.errors import UserError, brief
+from mattergen_e.labels.folder import LABELS, read_settings
 from mattergen_e.labels.quantities import COMMON, PRODUCED, SETTINGS_OF
 from mattergen_e.progress import bar
 from mattergen_e.provenance import versions
@@ -168,8 +169,6 @@ def check_options(
 
 def _processing(files: Sequence[Path], read: ReadOptions, names: set[str]) -> dict[str, Any]:
     """How the values of label folders were made; all folders must agree."""
-    from mattergen_e.labels.folder import read_settings
-
     found: dict[str, Any] = {}
     columns = {column: name for name, column in read.site_values}
     for folder in (file for file in files if file.is_dir()):
@@ -363,8 +362,6 @@ def read_ids(source: str | Path | Iterable[str] | None) -> frozenset[str]:
 def _describe(file: Path, entries: int) -> cache.SourceFile:
     name = file.name
     if file.is_dir():
-        from mattergen_e.labels.folder import LABELS
-
         file = file / LABELS
     with file.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()

@@ -35,6 +35,7 @@ from mattergen_e.crystals.fields import (
 )
 from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.errors import UserError, brief
+from mattergen_e.labels.folder import LABELS, is_label_folder, read_settings
 
 CSV_SUFFIXES = (".csv", ".csv.gz")
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -161,8 +162,6 @@ def iter_records(path: str | Path, options: ReadOptions | None = None) -> Iterat
 
 
 def _label_records(folder: Path) -> Iterator[Record]:
-    from mattergen_e.labels.folder import LABELS, is_label_folder, read_settings
-
     if not is_label_folder(folder):
         raise UserError(f"{folder} is no folder of labels: make one of its calculations with 'mattergen-e data label'.")
     read_settings(folder)

@@ -27,6 +27,7 @@ from mattergen_e.spectra.curves import whole_spectrum
 from mattergen_e.spectra.grid import ATOMIC_GRID, EnergyGrid
 from mattergen_e.spectra.metrics import wasserstein
 from mattergen_e.spectra.objects import CrystalSpectra
+from mattergen_e.upstream import load_checkpoint
 
 #: Largest absolute value of a latent at the end: below 1 by more than scaling back and forth rounds.
 LARGEST = 1.0 - 1e-6
@@ -233,8 +234,6 @@ def read_autoencoder(path: str | Path) -> Autoencoder:
         UserError: If there is none, or it is damaged.
     """
     from hydra.utils import to_absolute_path
-
-    from mattergen_e.upstream import load_checkpoint
 
     folder = Path(to_absolute_path(str(path)))
     checkpoint = folder / "checkpoints" / "last.ckpt"

@@ -12,6 +12,7 @@ import torch
 from mattergen.property_embeddings import SetEmbeddingType, get_use_unconditional_embedding
 from torch import nn
 
+from mattergen_e.data.cache import open_sites
 from mattergen_e.descriptors.networks import zero_ended_mlp
 from mattergen_e.errors import UserError
 from mattergen_e.upstream import register_property
@@ -73,8 +74,6 @@ class SiteCondition:
         Raises:
             UserError: If the cache has none.
         """
-        from mattergen_e.data.cache import open_sites
-
         return open_sites(split_dir, self.name)
 
     def draw_told(self, known: torch.Tensor, batch_idx: torch.Tensor, n_crystals: int) -> torch.Tensor:

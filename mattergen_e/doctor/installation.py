@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from mattergen_e import upstream
+from mattergen_e.descriptors.registry import registered
 from mattergen_e.doctor.report import Finding, Level, first_lines
 from mattergen_e.errors import UserError
 
@@ -232,8 +233,6 @@ def _plugin_folder(main: Path) -> Path | None:
 
 def check_descriptors() -> list[Finding]:
     """The registered descriptors; a broken one of another package is a warning, one of ours a problem."""
-    from mattergen_e.descriptors.registry import registered
-
     registrations = registered()
     if not registrations:
         remedy = "Install mattergen-e again: its entry points are missing."

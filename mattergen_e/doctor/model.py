@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mattergen_e import upstream
+from mattergen_e.descriptors.registry import registered
 from mattergen_e.doctor.report import Finding, ModelSummary, first_lines
 from mattergen_e.errors import UserError
+from mattergen_e.upstream.models import load_model
 
 #: Packages whose code a model's configuration may name; those of registered descriptors come in addition.
 TRUSTED_PACKAGES = frozenset({"mattergen", "mattergen_e", "torch"})
@@ -128,8 +130,6 @@ def foreign_code(config: dict[str, Any]) -> list[str]:
     Args:
         config: Content of `config.yaml`.
     """
-    from mattergen_e.descriptors.registry import registered
-
     trusted = TRUSTED_PACKAGES | {item.target.split(".")[0].split(":")[0] for item in registered().values()}
     suspicious = []
     for key, value in _strings(config["lightning_module"]):
@@ -153,8 +153,6 @@ def _strings(value: Any, key: str = "") -> Iterable[tuple[str, str]]:
 
 def _load(folder: Path) -> tuple[int | None, Finding]:
     """Builds the model and loads its weights strictly, as MatterGen's commands do; the number of its parameters."""
-    from mattergen_e.upstream.models import load_model
-
     remedy = "Use the versions that the model was trained with, or train it anew with this installation."
     try:
         model = load_model(folder, device="cpu")

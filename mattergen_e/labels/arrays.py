@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mattergen_e.crystals.checks import EntryError, check_lattice
 from mattergen_e.crystals.findings import Finding, LabelError
 from mattergen_e.errors import UserError
 from mattergen_e.labels.checks import check_equivalent
@@ -228,8 +229,6 @@ def make_structure(cell: NDArray[Any], numbers: NDArray[Any], frac: NDArray[Any]
         LabelError: With reason bad_structure.
     """
     from pymatgen.core import Element, Lattice, Structure
-
-    from mattergen_e.crystals.checks import EntryError, check_lattice
 
     n_sites = numbers.size
     if numbers.shape != (n_sites,) or n_sites == 0 or frac.shape != (n_sites, 3) or cell.shape != (3, 3):

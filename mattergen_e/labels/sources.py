@@ -10,8 +10,11 @@ from typing import Any
 
 from mattergen_e.crystals.findings import LabelError
 from mattergen_e.errors import UserError
+from mattergen_e.labels import arrays
+from mattergen_e.labels.materials_project import source as materials_project
 from mattergen_e.labels.record import Calculation
 from mattergen_e.labels.settings import LabelSettings
+from mattergen_e.labels.vasp import calculation as vasp
 
 KINDS = ("vasp", "npz", "materials_project")
 
@@ -72,9 +75,6 @@ def find_tasks(sources: Sequence[Path]) -> list[Task]:
 
 
 def _find(source: Path) -> Iterator[Task]:
-    from mattergen_e.labels import arrays
-    from mattergen_e.labels.materials_project import source as materials_project
-
     if not source.exists():
         raise UserError(f"{source} does not exist: check the path.")
     if source.is_file() and source.suffix != ".npz":
@@ -96,8 +96,6 @@ def _find(source: Path) -> Iterator[Task]:
 
 
 def _vasp(source: Path) -> Iterator[Task]:
-    from mattergen_e.labels.vasp import calculation as vasp
-
     denied: list[OSError] = []
     root = source.resolve()
     for folder in vasp.find_calculations(source, denied.append):
@@ -139,15 +137,9 @@ def read_calculation(task: Task, settings: LabelSettings, properties: Mapping[st
     if task.problem is not None:
         raise LabelError(*task.problem)
     if task.kind == "vasp":
-        from mattergen_e.labels.vasp import calculation as vasp
-
         return vasp.read(task.path, settings, task.id)
     if task.kind == "materials_project":
-        from mattergen_e.labels.materials_project import source as materials_project
-
         return materials_project.calculation(task.path, settings)
-    from mattergen_e.labels import arrays
-
     calculation = arrays.read(task.path, task.manifest, settings, properties=properties)
     calculation.id = task.id
     return calculation

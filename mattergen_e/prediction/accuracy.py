@@ -14,6 +14,7 @@ from pymatgen.core import Element
 from mattergen_e.crystals.element_means import element_means
 from mattergen_e.crystals.reading import NamedStructure, read_structures
 from mattergen_e.data.cache import load_array, load_manifest, open_sites
+from mattergen_e.data.dataset import JointCrystalDataset
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.prediction import predict_descriptors
 from mattergen_e.errors import UserError
@@ -100,8 +101,6 @@ def measure(
     import torch
     from mattergen.common.data.collate import collate
     from mattergen.common.data.transform import symmetrize_lattice
-
-    from mattergen_e.data.dataset import JointCrystalDataset
 
     root = Path(cache)
     load_manifest(root)

@@ -24,6 +24,9 @@ from mattergen_e.evaluation.spectra import predicted
 from mattergen_e.evaluation.spectra.predicted import Spectrum
 from mattergen_e.evaluation.steps import Context
 from mattergen_e.files import add_array
+from mattergen_e.matching import unique
+from mattergen_e.networks.predictor.folder import describe as describe_predictor
+from mattergen_e.networks.predictor.folder import load
 from mattergen_e.reference import Reference
 from mattergen_e.screening import dft, energies, output, ranking
 from mattergen_e.screening.ranking import Row
@@ -164,9 +167,7 @@ class Source:
             self.label, self.curves_of = "generated", None
             self.grid = _generated_grid(candidates)
             return
-        from mattergen_e.networks.predictor.folder import describe
-
-        grids = describe(settings.predictor).network.grids
+        grids = describe_predictor(settings.predictor).network.grids
         self.label = "predicted"
         self.grid: EnergyGrid = grids.sites if of_sites else grids.total
         self.curves_of = self._curves_of
@@ -174,8 +175,6 @@ class Source:
     @cached_property
     def predictor(self) -> Predictor:
         """The predictor."""
-        from mattergen_e.networks.predictor.folder import load
-
         assert self._settings.predictor is not None
         return load(self._settings.predictor, self._device)
 
@@ -228,8 +227,6 @@ def _ranked(
     context: Context, rows: Sequence[Row], structures: Mapping[int, Structure], settings: ScreenSettings
 ) -> list[Row]:
     """Ranks what is kept, each crystal once."""
-    from mattergen_e.matching import unique
-
     found = ranking.ordered(rows)
     first = unique([structures[row["index"]] for row in found], jobs=context.jobs, backend=context.backend)
     return ranking.rank(found, first, settings.top)

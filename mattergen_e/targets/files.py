@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 
 from mattergen_e.crystals.findings import LabelError
+from mattergen_e.data.cache import load_array
+from mattergen_e.data.conditions import read_labels
 from mattergen_e.errors import UserError, brief
 from mattergen_e.labels.vasp import dos as vasp_dos
 from mattergen_e.labels.vasp.vasprun import check_dos, read_vasprun
@@ -224,9 +226,6 @@ def _vasprun(path: Path) -> Curve:
 
 
 def _split(path: Path) -> Iterator[Curve]:
-    from mattergen_e.data.cache import load_array
-    from mattergen_e.data.conditions import read_labels
-
     if not (path / "structure_id.npy").is_file():
         raise UserError(f"{path} is a folder, but no split of a cache: give a file, or <cache>/test.")
     labels, names = read_labels(path, "dos"), load_array(path / "structure_id.npy")

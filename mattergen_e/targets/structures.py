@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mattergen_e.crystals.reading import read_structures
+from mattergen_e.networks.predictor.folder import load
+from mattergen_e.networks.predictor.output import predict_structures
 from mattergen_e.spectra.curves import Curve
 from mattergen_e.targets.files import Predict
 
@@ -25,10 +28,6 @@ def predicted_by(folder: str | Path) -> Predict:
     """
 
     def predict(path: Path) -> list[Curve]:
-        from mattergen_e.crystals.reading import read_structures
-        from mattergen_e.networks.predictor.folder import load
-        from mattergen_e.networks.predictor.output import predict_structures
-
         predictor = load(folder, "cpu")
         grid = predictor.grids.total
         ends = (grid.minimum, grid.maximum)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mattergen_e.crystals.graphs import to_graph
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.guidance_target import GuidanceTarget
 from mattergen_e.diffusion.held import ClampedDescriptor, FixedTypes, Held, SiteTargets, Template
@@ -83,8 +84,6 @@ def _target(value: list[float] | Curve, condition: SiteCondition, where: str) ->
 
 
 def _template(constraints: Constraints, model: Any) -> Template | None:
-    from mattergen_e.crystals.graphs import to_graph
-
     source = constraints.content.template
     if constraints.template is None or source is None:
         return None

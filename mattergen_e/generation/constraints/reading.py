@@ -13,11 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from mattergen_e.crystals.reading import read_structures
+from mattergen_e.data.cache import load_array, open_sites
 from mattergen_e.descriptors.registry import known
 from mattergen_e.diffusion.settings import LEAST_VOLUME_ON_THE_WAY
+from mattergen_e.diffusion.site_dos import cached_grid
 from mattergen_e.errors import UserError
 from mattergen_e.generation.constraints.schema import ConstraintsFile, SpectrumSource
 from mattergen_e.spectra.curves import Curve, check_curve
+from mattergen_e.targets.files import read_curves
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -227,8 +231,6 @@ def _array(path: Path, where: str) -> NDArray[Any]:
 
 def _curve(source: SpectrumSource, folder: Path, where: str) -> Curve:
     """The one curve that is meant, states/eV of the site."""
-    from mattergen_e.targets.files import read_curves
-
     path = folder / source.file
     curve = _of_cache(source, path, where) if path.is_dir() else _chosen(read_curves(path), source.curve, path, where)
     check_curve(curve, f"{path}, curve '{curve.name}'")
@@ -251,9 +253,6 @@ def _chosen(curves: list[Curve], wanted: int | str | None, path: Path, where: st
 
 def _of_cache(source: SpectrumSource, path: Path, where: str) -> Curve:
     """The spectrum of a site of a crystal of a cache, as the training knows it."""
-    from mattergen_e.data.cache import load_array, open_sites
-    from mattergen_e.diffusion.site_dos import cached_grid
-
     if source.structure is None or source.site is None:
         raise UserError(f"{where}: {path} is a folder: for a split of a cache give 'structure' (its id) and 'site'.")
     if not (path / "structure_id.npy").is_file():
@@ -273,8 +272,6 @@ def _of_cache(source: SpectrumSource, path: Path, where: str) -> Curve:
 
 
 def _template(path: Path, content: ConstraintsFile) -> Structure | None:
-    from mattergen_e.crystals.reading import read_structures
-
     if content.template is None:
         return None
     found = read_structures([path.parent / content.template.structure])

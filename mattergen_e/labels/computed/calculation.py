@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from mattergen_e import provenance
+from mattergen_e.crystals.checks import EntryError, check_cell, check_distances
 from mattergen_e.crystals.findings import Finding, LabelError
 from mattergen_e.files import replacing
 from mattergen_e.labels.bader import find_basins
@@ -176,8 +177,6 @@ def _checked(job: Job) -> Structure:
         _Failed: If it is disordered, or no calculation could be made of its cell.
     """
     from pymatgen.core import Element, Lattice, Structure
-
-    from mattergen_e.crystals.checks import EntryError, check_cell, check_distances
 
     if 0 in job.numbers:
         site = job.numbers.index(0)

@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mattergen_e.crystals.reading import read_structures
 from mattergen_e.errors import UserError
 from mattergen_e.labels.computed.calculation import WORKER, ComputeSettings, Job, run_one
 from mattergen_e.labels.computed.folder import ComputeFolder
@@ -121,8 +122,6 @@ def compute(
 
 
 def _named(sources: Iterable[str | Path | NamedStructure]) -> list[NamedStructure]:
-    from mattergen_e.crystals.reading import read_structures
-
     sources, named = list(sources), []
     for source in sources:
         named += read_structures([source]) if isinstance(source, str | Path) else [source]

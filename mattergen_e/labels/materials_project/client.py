@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mattergen_e.errors import UserError
+from mattergen_e.quiet import quiet
 
 T = TypeVar("T")
 
@@ -118,8 +119,6 @@ def _connect() -> Any:
     Raises:
         UserError: If mp-api or the key is missing, or the Materials Project cannot be reached.
     """
-    from mattergen_e.quiet import quiet
-
     with quiet():
         try:
             from mp_api.client import MPRester

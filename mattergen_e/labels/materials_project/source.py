@@ -34,9 +34,11 @@ from mattergen_e.crystals.findings import Finding, LabelError
 from mattergen_e.errors import UserError
 from mattergen_e.files import remove_temporary
 from mattergen_e.journal import hold
+from mattergen_e.labels import bader
 from mattergen_e.labels.materials_project import files
 from mattergen_e.labels.materials_project.client import Absent, Client
 from mattergen_e.labels.record import Calculation
+from mattergen_e.labels.vasp import valence as vasp_valence
 from mattergen_e.progress import bar
 
 if TYPE_CHECKING:
@@ -285,8 +287,6 @@ def _add_dos(result: Calculation, folder: Path) -> None:
 
 
 def _add_charges(result: Calculation, folder: Path, settings: LabelSettings) -> None:
-    from mattergen_e.labels import bader
-
     density, structure, task, result.inputs[files.DENSITY] = files.read_density(folder)
     _require_same_formula(structure, result.structure, files.DENSITY)
     result.record |= {key: task.get(key) for key in ("task_id", "run_type", "vasp", "potcar")}
@@ -318,8 +318,6 @@ def _valence(
     result: Calculation, electrons: float, task: dict[str, Any], settings: LabelSettings
 ) -> NDArray[np.float64]:
     """(n_sites,) valence electrons: by the settings, by the names of the potentials, or the only choice that fits."""
-    from mattergen_e.labels.vasp import valence as vasp_valence
-
     symbols = [site.specie.symbol for site in result.structure]
     known, potcars = dict(settings.bader.valence), [str(name) for name in task.get("potcar") or ()]
     if not set(symbols) <= set(known) and potcars:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mattergen_e.crystals.checks import EntryError, check_cell, check_distances
 from mattergen_e.crystals.findings import Finding, LabelError
+from mattergen_e.labels import bader
 from mattergen_e.labels.record import Calculation
 from mattergen_e.labels.settings import LabelSettings
 from mattergen_e.labels.vasp import dos as vasp_dos
@@ -80,8 +82,6 @@ def read(folder: Path, settings: LabelSettings, material_id: str | None = None) 
 def _plain(structure: Structure) -> Structure:
     """The cell alone, checked for a physical size."""
     from pymatgen.core import Structure
-
-    from mattergen_e.crystals.checks import EntryError, check_cell, check_distances
 
     species = [site.specie.symbol for site in structure]
     plain = Structure(structure.lattice, species, structure.frac_coords)
@@ -218,8 +218,6 @@ def _partition(
     valence: NDArray[np.float64],
     settings: LabelSettings,
 ) -> None:
-    from mattergen_e.labels import bader
-
     missing = [name for name in ("AECCAR0", "AECCAR2") if name not in files]
     if missing:
         sentence = f"{' and '.join(missing)} missing: {charge.name} alone has no cores, and may have maxima at bonds"

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from mattergen_e.data.cache import require_processing
 from mattergen_e.errors import UserError
 from mattergen_e.networks.autoencoder.network import Network, NetworkSettings
 from mattergen_e.provenance import hash_weights
@@ -149,8 +150,6 @@ class Autoencoder:
         Raises:
             UserError: If the cache does not say, or its grid, smearing or semicore cut is another.
         """
-        from mattergen_e.data.cache import require_processing
-
         require_processing(manifest, SPECTRA, self.processing)
 
     @torch.inference_mode()

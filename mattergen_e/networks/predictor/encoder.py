@@ -11,6 +11,8 @@ from torch import Tensor
 from mattergen_e.errors import UserError
 from mattergen_e.networks.predictor.network import Network
 from mattergen_e.networks.predictor.settings import EncoderSettings
+from mattergen_e.provenance import hash_weights
+from mattergen_e.upstream.models import load_model
 
 #: Parts of a MatterGen denoiser that the network has under the same names.
 PARTS = ("gemnet.", "noise_level_encoding.")
@@ -59,9 +61,6 @@ def read_encoder(folder: str | Path) -> Encoder:
         UserError: If it holds no model, or one whose network is conditioned on properties of the crystal.
     """
     from omegaconf import OmegaConf
-
-    from mattergen_e.provenance import hash_weights
-    from mattergen_e.upstream.models import load_model
 
     model = load_model(folder, device="cpu")
     module = model.diffusion_module

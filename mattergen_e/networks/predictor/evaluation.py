@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mattergen_e.crystals.element_means import element_means
 from mattergen_e.errors import UserError
 from mattergen_e.networks.predictor.data import Crystals, read_split
 from mattergen_e.networks.predictor.model import Predictor
@@ -131,7 +132,5 @@ def _shares(crystals: Crystals) -> Curves:
 
 
 def _site_means(fitted: Crystals, numbers: NDArray[np.int64]) -> Curves:
-    from mattergen_e.crystals.element_means import element_means
-
     means = element_means(fitted.atomic_numbers, np.asarray(fitted.sites))
     return np.stack([means.get(int(z), means[0]) for z in numbers])

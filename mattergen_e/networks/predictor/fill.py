@@ -26,6 +26,7 @@ from mattergen_e.data.cache import (
     load_manifest,
     open_crystals,
 )
+from mattergen_e.data.dataset import JointCrystalDataset
 from mattergen_e.errors import UserError
 from mattergen_e.networks.predictor.model import Predictor
 from mattergen_e.progress import bar
@@ -131,8 +132,6 @@ def _spectra(
     progress: bool,
 ) -> tuple[NDArray[np.float32], Filled]:
     """(crystals, points) of a split, NaN for those that are withheld."""
-    from mattergen_e.data.dataset import JointCrystalDataset
-
     dataset: Any = JointCrystalDataset.from_cache_path(str(folder))
     ids = load_array(folder / "structure_id.npy").tolist()
     values = np.full((len(ids), predictor.grids.total.points), np.nan, dtype=np.float32)

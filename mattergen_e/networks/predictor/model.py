@@ -16,6 +16,7 @@ from mattergen.common.data.collate import collate
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mattergen_e.crystals.element_means import element_means
 from mattergen_e.data.cache import load_manifest, require_processing
 from mattergen_e.networks.predictor.data import SITES, TOTAL, Crystals, Processing
 from mattergen_e.networks.predictor.grids import Grids
@@ -153,8 +154,6 @@ def element_spectra(crystals: Crystals, grids: Grids) -> dict[int, Tensor]:
     Returns:
         (common points,) states/eV by atomic number.
     """
-    from mattergen_e.crystals.element_means import element_means
-
     means = element_means(crystals.atomic_numbers, crystals.sites)
     common = np.zeros((len(means), grids.common.points))
     grids.on_sites(common)[...] = np.stack(list(means.values()))
