@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from mattergen_e.errors import UserError, first_problem
-from mattergen_e.evaluation.schema import CURVES, FOLDER, JSON_LINES, RELAXED, SITES, SUMMARY, Evaluation, parse
+from mattergen_e.evaluation.schema import (
+    CURVES,
+    FOLDER,
+    FORMAT,
+    JSON_LINES,
+    RELAXED,
+    SITES,
+    SUMMARY,
+    Evaluation,
+    parse,
+)
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -231,8 +241,11 @@ def _sound(path: Path) -> Iterator[None]:
 
 
 def _valid(summary: Any) -> Evaluation:
+    """Evaluation.json, which for a report need not be complete."""
+    if not isinstance(summary, dict):
+        raise ValueError("it is no object")
     try:
-        return Evaluation.model_validate(summary)
+        return Evaluation.model_validate({"format": FORMAT, "asked": 0, "rates": {}} | summary)
     except ValidationError as error:
         raise ValueError(first_problem(error)) from None
 
