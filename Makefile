@@ -35,7 +35,7 @@ lint: install
 
 # The pages as a site, in an environment of their own; needs no network once that is there.
 docs: $(VENV)-docs/.installed
-	$(VENV)-docs/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build --strict --quiet
 
 $(VENV)-docs/.installed: docs/constraints.txt
 	test -x $(VENV)-docs/bin/python || $(PYTHON) -m venv $(VENV)-docs

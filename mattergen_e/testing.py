@@ -11,15 +11,21 @@ It runs in seconds on a processor: the descriptor is attached to a denoiser of a
 from __future__ import annotations
 
 import io
+import json
+import tempfile
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mattergen.common.data.collate import collate
+from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
+from mattergen_e.data.build import build_cache
+from mattergen_e.data.dataset import JointCrystalDataset
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.held import ClampedDescriptor
 from mattergen_e.diffusion.joint import Preparation, Shares, attach
@@ -151,6 +157,8 @@ def check_descriptor(descriptor: Descriptor) -> None:
     - The order of the sites does not matter, nor does a rotation of the crystal.
     - Given rows stay as they are through its constraint, and the constraint leaves the shape and finite numbers.
     - Training has a finite loss and gradients; the same seed gives the same values.
+    - Values of labels follow their sites, also those of a supercell, into a cache and out of it, where they come from
+      a cache (spectra, whose labels carry how they were made, are left out).
 
     Args:
         descriptor: Ready to decode: one with a companion, such as an autoencoder, brings it.
@@ -170,6 +178,8 @@ def check_descriptor(descriptor: Descriptor) -> None:
     _check_symmetry(descriptor, module, structures)
     _check_held(descriptor, batch)
     _check_seeds(descriptor, module, batch)
+    if descriptor.from_cache and not descriptor.quantity().spectrum:
+        _check_cache(descriptor, batch, structures)
 
 
 def _check_rows(descriptor: Descriptor, batch: Any) -> None:
@@ -267,3 +277,63 @@ def _check_seeds(descriptor: Descriptor, module: Any, batch: Any) -> None:
     assert bool(found[0].isfinite().all()), "denoising ends with numbers that are not finite"
     assert torch.equal(found[0], found[1]), "the same seed gives other values"
     assert not torch.equal(found[0], found[2]), "another seed gives the same values"
+
+
+def _check_cache(descriptor: Descriptor, batch: Any, structures: Sequence[Structure]) -> None:
+    x = descriptor.after_step(batch[descriptor.name], s=1.0, ds=0.1, batch_idx=descriptor.rows(batch))
+    values = [v.double().numpy() for v in descriptor.decode(x).split(descriptor.count(batch["num_atoms"]).tolist())]
+    for times in (1, 2) if descriptor.place != "grid" else (1,):
+        with tempfile.TemporaryDirectory() as folder:
+            lines = [_line(descriptor, i, s, v, times) for i, (s, v) in enumerate(zip(structures, values, strict=True))]
+            Path(folder, "labels.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            build_cache(
+                [Path(folder, "labels.jsonl")],
+                Path(folder, "cache"),
+                site_values=[descriptor.name],
+                strict=True,
+                quantities=[descriptor.quantity()],
+                merge_tolerance=1e-6,
+                neutrality_tolerance=1e-3,
+                jobs=1,
+                progress=False,
+            )
+            items = JointCrystalDataset.from_cache_path(
+                str(Path(folder, "cache", "train")), {descriptor.name: descriptor}
+            )
+            for i, structure in enumerate(structures):
+                item = items[i]
+                found = item[descriptor.name].double().numpy()
+                before = _invariant(descriptor, structure.lattice.matrix, structure.atomic_numbers, values[i])
+                after = _invariant(descriptor, item["cell"][0].double().numpy(), item["atomic_numbers"].tolist(), found)
+                what = "values do not follow their sites into the cache" if times == 1 else "a supercell changes values"
+                assert before.shape == after.shape and np.allclose(before, after, atol=1e-3), what
+
+
+def _line(descriptor: Descriptor, index: int, structure: Structure, values: NDArray[Any], times: int) -> dict[str, Any]:
+    """A line of labels: the crystal, or a supercell of it, with its values as a calculation would give them."""
+    cell, n_sites = structure.copy(), len(structure)
+    if descriptor.place == "site":
+        rows = values.copy()
+        if descriptor.frame == "crystal":  # along the supercell's longer vector a component is smaller
+            rows.reshape(n_sites, -1, 3)[:, :, 0] /= times
+        cell.add_site_property("row", rows.tolist())
+    cell.make_supercell([times, 1, 1])
+    told: Any = values[0].tolist()
+    if descriptor.place == "site":
+        told = [row if descriptor.dim > 1 else row[0] for row in cell.site_properties["row"]]
+        cell.remove_site_property("row")
+    elif descriptor.place == "grid":
+        told = values.reshape(*descriptor.probes, descriptor.dim).tolist()
+    return {"id": f"c{index}", "structure": cell.as_dict(), descriptor.name: told, "split": "train"}
+
+
+def _invariant(
+    descriptor: Descriptor, matrix: NDArray[Any], numbers: Sequence[int], values: NDArray[Any]
+) -> NDArray[Any]:
+    """What the choice of the cell and the order of its sites leave: sorted rows, of sites with their element."""
+    if descriptor.frame == "crystal":
+        vectors = values.reshape(len(values), -1, 3) @ matrix
+        values = np.linalg.norm(vectors, axis=-1)
+    if descriptor.place == "site":
+        values = np.concatenate([np.array(numbers, dtype=float)[:, None], values], axis=1)
+    return values[np.lexsort(np.round(values, 4).T[::-1])]

@@ -19,7 +19,7 @@ PACKAGE = "mattergen_e"
 
 #: From bottom to top; rooms of one line do not import each other, but for the first, where each file is small.
 ORDER = [
-    ["errors", "files", "journal", "parallel", "progress", "provenance", "quiet"],
+    ["errors", "files", "journal", "parallel", "progress", "provenance", "quiet", "types"],
     ["fallbacks"],
     ["upstream"],
     ["crystals"],
@@ -48,10 +48,6 @@ OLD_NAMES = "conditioning"
 #: Arrows that may run up, each with its reason: (file's module, room) -> reason.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("mattergen_e.generation.outline", OLD_NAMES): "compares a name that an old config.yaml holds; imports nothing",
-    (
-        "mattergen_e.data.collect",
-        "descriptors",
-    ): "unit of a third party's site value, by the registry of entry points",
 }
 #: Settings by the room that reads them: recipes build models and data for training, sampling settings a generation.
 SETTINGS = {"configs/sampling": "generation", "configs": "training"}

@@ -82,7 +82,7 @@ def _periodic_table(summary: CacheSummary) -> Any:
     from pymatgen.core import Element
     from rich.text import Text
 
-    from mattergen_e.report.cache_records import position
+    from mattergen_e.report.periodic import position
 
     most = max(crystals for crystals, _ in summary.elements.values())
     lines = [[("   ", "dim")] * 18 for _ in range(9)]

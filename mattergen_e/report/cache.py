@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from mattergen_e.data.cache import CRYSTALS_FOLDER, MANIFEST_NAME, SITES_FOLDER, Manifest, load_array, load_manifest
+from mattergen_e.data.cache import (
+    CRYSTALS_FOLDER,
+    GRIDS_FOLDER,
+    MANIFEST_NAME,
+    SITES_FOLDER,
+    Manifest,
+    load_array,
+    load_manifest,
+)
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.descriptors.registry import known
 from mattergen_e.errors import UserError
@@ -94,9 +102,15 @@ def summarise(path: str | Path) -> CacheSummary:
                 site_values.append(_site_distribution(index, component, info.unit, one, outliers))
         else:
             spectra.append(_spectra(index, manifest, name, "sites", info.unit, parts, outliers))
-    for name, info in getattr(manifest, "crystal_values", {}).items():
+    for name, info in manifest.crystal_values.items():
         parts = _open(index, CRYSTALS_FOLDER, name, np.ones_like(index.counts))
-        spectra.append(_spectra(index, manifest, name, "crystals", info.unit, parts, outliers))
+        if _is_spectrum(manifest, name, info.dim):
+            spectra.append(_spectra(index, manifest, name, "crystals", info.unit, parts, outliers))
+        else:
+            properties += _components(name, info.unit, np.concatenate(parts))
+    for name, info in manifest.grid_values.items():
+        grids = [load_array(folder / GRIDS_FOLDER / f"{name}.npy").reshape(-1, info.dim) for folder in index.folders]
+        properties += _components(name, info.unit, np.concatenate(grids))
     farthest = {kind: sorted(found, key=lambda o: -o.far)[:SHOWN_OUTLIERS] for kind, found in outliers.items()}
     return CacheSummary(
         path,
@@ -110,6 +124,12 @@ def summarise(path: str | Path) -> CacheSummary:
         tuple(outlier for found in farthest.values() for outlier in found),
         {kind: len(found) for kind, found in outliers.items()},
     )
+
+
+def _components(name: str, unit: str, values: Array) -> list[Distribution]:
+    """Distributions of values (n_rows, dim), one per component."""
+    names = [name] if values.shape[1] == 1 else [f"{name}_{k + 1}" for k in range(values.shape[1])]
+    return [distribution(one, unit, values[:, k]) for k, one in enumerate(names)]
 
 
 def _is_spectrum(manifest: Manifest, name: str, dim: int) -> bool:

@@ -200,14 +200,3 @@ def symbol_of(number: Any) -> str:
     from pymatgen.core import Element
 
     return Element.from_Z(int(number)).symbol
-
-
-def position(number: int) -> tuple[int, int]:
-    """Row (1 to 9; 8 and 9 are lanthanides and actinides) and group (1 to 18) of an element in the periodic table."""
-    for first, row in ((57, 8), (89, 9)):
-        if first <= number < first + 15:
-            return row, number - first + 3
-    from pymatgen.core import Element
-
-    element = Element.from_Z(number)
-    return element.row, element.group

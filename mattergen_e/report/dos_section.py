@@ -10,7 +10,7 @@ from mattergen_e.evaluation.schema import DosTargets
 from mattergen_e.report import dos_figures
 from mattergen_e.report.dos_block import ERRORS, MATCHES, METRICS, between, head, shown
 from mattergen_e.report.drawing import picture
-from mattergen_e.report.html import Html, join, missing, percent, table, tag
+from mattergen_e.report.html import Html, join, missing, percent, piece, table
 from mattergen_e.report.html import figures as side_by_side
 from mattergen_e.report.runs import EvaluatedRun
 
@@ -33,7 +33,7 @@ def targets(runs: Sequence[EvaluatedRun]) -> Html:
         return missing("Nothing judged the densities of states that were asked for", COMMAND)
     drawn, sentences = [], []
     for i, run, block in blocks:
-        sentences.append(tag("p", f"{run.name}: {_origin(block)}", class_="note"))
+        sentences.append(piece("paragraph", f"{run.name}: {_origin(block)}", "note"))
         if run.curves is not None:
             formulas = {row["index"]: str(row.get("formula")) for row in run.rows}
             drawn += [dos_figures.cosines(run.curves, run.name, i)]
@@ -68,8 +68,7 @@ def _metrics(pairs: Sequence[tuple[EvaluatedRun, DosTargets]]) -> Html:
         cells = []
         for _, block in pairs:
             found = block.metric(name)
-            small = tag("small", between(found.low, found.high))
-            cells += [join([shown(found.value), small]), shown(found.random)]
+            cells += [piece("cell", shown(found.value), [between(found.low, found.high)]), shown(found.random)]
         rows.append((head(name), *cells))
     rates = []
     for _, block in pairs:
@@ -99,4 +98,4 @@ def _truth(pairs: Sequence[tuple[EvaluatedRun, DosTargets]]) -> Html:
 
 def _with_interval(found: object) -> Html:
     value, low, high = (getattr(found, name) for name in ("value", "low", "high"))
-    return join([shown(value), tag("small", between(low, high))])
+    return piece("cell", shown(value), [between(low, high)])

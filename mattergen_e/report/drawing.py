@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mattergen_e.report.html import Html, join, tag, text
+from markupsafe import escape
+
+from mattergen_e.report.html import Html, piece
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,7 +115,7 @@ def picture(figure: Figure, alternative: str, caption: object = None) -> Html:
     with mpl.rc_context({"svg.hashsalt": salt}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     drawn = _inline(buffer.getvalue(), alternative)
-    return tag("figure", drawn, tag("figcaption", alternative if caption is None else caption))
+    return piece("figure", drawn, alternative if caption is None else caption)
 
 
 def _inline(svg: str, alternative: str) -> Html:
@@ -129,19 +131,10 @@ def _inline(svg: str, alternative: str) -> Html:
         body = body.replace(sentinel, f"var({name})")
     box = re.search(r'viewBox="([^"]*)"', body)
     content = body[body.index(">") + 1 :]
-    head = f'<svg class="drawn" role="img" aria-label="{text(alternative)}" viewBox="{box[1] if box else ""}">'
+    head = f'<svg class="drawn" role="img" aria-label="{escape(alternative)}" viewBox="{box[1] if box else ""}">'
     return Html(re.sub(r"\n\s*", "\n", head + content))
 
 
 def key(names: Sequence[str]) -> Html:
     """Which colour is which run; nothing for one run."""
-    if len(names) < 2:
-        return Html()
-    items = []
-    for i, name in enumerate(names):
-        line = Html(
-            f'<svg viewBox="0 0 22 8" aria-hidden="true"><rect y="2" width="22" height="4" rx="2" '
-            f'fill="var(--series-{i % len(SERIES)})"/></svg>'
-        )
-        items.append(tag("li", line, name))
-    return tag("ul", join(items), class_="key")
+    return piece("key", names, len(SERIES)) if len(names) > 1 else Html()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.report.html import Html, formula, join, tag
+from mattergen_e.report.html import Html, formula, piece
 from mattergen_e.report.runs import EvaluatedRun, number
 
 if TYPE_CHECKING:
@@ -47,19 +46,12 @@ def gallery(runs: Sequence[EvaluatedRun], count: int) -> Html:
     structures = [run.structures[row["index"]] for run, rows in shown for row in rows]
     charges = [q for structure in structures if (q := _charges(structure)) is not None]
     top = _top(charges)
-    parts: list[Html] = [_tools(top)]
     crystals: list[dict[str, Any]] = []
+    groups = []
     for run, rows in shown:
-        if len(shown) > 1:
-            parts.append(tag("h3", run.name))
-        cards = []
-        for row in rows:
-            cards.append(_card(run, row, len(crystals)))
-            crystals.append(drawable(run.structures[row["index"]]))
-        parts.append(tag("div", *cards, class_="gallery"))
-    data = {"elements": _elements(structures), "top": top, "crystals": crystals}
-    parts.append(_json(data))
-    return join(parts)
+        groups.append((run.name, [_card(run, row, len(crystals) + i) for i, row in enumerate(rows)]))
+        crystals += [drawable(run.structures[row["index"]]) for row in rows]
+    return piece("gallery", top, groups, {"elements": _elements(structures), "top": top, "crystals": crystals})
 
 
 def _charges(structure: Structure) -> NDArray[np.float64] | None:
@@ -107,56 +99,24 @@ def _elements(structures: Sequence[Structure]) -> dict[int, list[Any]]:
     }
 
 
-def _json(data: Any) -> Html:
-    """Data of a script; no text in it can end the script."""
-    content = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    return Html(f'<script type="application/json" id="crystals">{content}</script>')
-
-
-def _tools(top: float | None) -> Html:
-    def switch(name: str, legend: str, options: Mapping[str, str]) -> Html:
-        buttons = [
-            tag(
-                "label",
-                Html(f'<input type="radio" name="{name}" value="{value}"{" checked" if not i else ""}> '),
-                label,
-            )
-            for i, (value, label) in enumerate(options.items())
-        ]
-        return tag("fieldset", tag("legend", legend), *buttons)
-
-    colours = {"charge": "charge", "element": "element"} if top is not None else {"element": "element"}
-    parts = [
-        switch("colour", "Colour by", colours),
-        switch("projection", "Projection", {"perspective": "perspective", "orthographic": "orthographic"}),
-    ]
-    if top is not None:
-        scale = [f"−{top:g} e", tag("i", id="scale"), f"+{top:g} e"]
-        parts.append(tag("div", *scale, class_="scale", aria_label="Blue: negative, red: positive charge"))
-    return tag("div", *parts, class_="tools", id="tools")
-
-
 # -- below the pictures -----------------------------------------------------------------------------------------------
 
 
-def _card(run: EvaluatedRun, row: Mapping[str, Any], place: int) -> Html:
+def _card(run: EvaluatedRun, row: Mapping[str, Any], place: int) -> dict[str, Any]:
     structure = run.structures[row["index"]]
     name = str(row.get("formula") or structure.composition.reduced_formula)
-    words = f"{name}: unit cell with {len(structure)} atoms; drag or use the arrow keys to turn it"
-    canvas = tag("canvas", data_crystal=place, tabindex="0", role="img", aria_label=words, width="10", height="10")
-    flags = [tag("li", label, class_="yes") for key, label in FLAGS.items() if row.get(key) is True]
-    flags += [tag("li", f"not {label}") for key, label in FLAGS.items() if row.get(key) is False and key != "vsun"]
     space_group = f", {row['space_group']}" if row.get("space_group") else ""
-    parts = [
-        tag("h4", formula(name)),
-        tag("p", f"crystal {row['index']}{space_group}, {len(structure)} atoms", class_="soft"),
-        canvas,
-        tag("ul", *flags, class_="flags"),
-        tag("p", _energy(row)),
-        *(tag("p", words) for words in _values(row, structure)),
-        tag("p", join(_links(run, row["index"], name), " · ")),
-    ]
-    return tag("article", *parts, class_="crystal")
+    flags = [(label, True) for key, label in FLAGS.items() if row.get(key) is True]
+    flags += [(f"not {label}", False) for key, label in FLAGS.items() if row.get(key) is False and key != "vsun"]
+    return {
+        "formula": formula(name),
+        "described": f"crystal {row['index']}{space_group}, {len(structure)} atoms",
+        "place": place,
+        "alternative": f"{name}: unit cell with {len(structure)} atoms; drag or use the arrow keys to turn it",
+        "flags": flags,
+        "lines": [_energy(row), *_values(row, structure)],
+        "links": _links(run, row["index"], name),
+    }
 
 
 def _energy(row: Mapping[str, Any]) -> str:
@@ -183,15 +143,16 @@ def _values(row: Mapping[str, Any], structure: Structure) -> list[str]:
     return lines
 
 
-def _links(run: EvaluatedRun, index: int, name: str) -> list[Html]:
+def _links(run: EvaluatedRun, index: int, name: str) -> list[tuple[str, str, str]]:
+    """Label, file name and content in base64 of each CIF."""
     links = [_cif(run.structures[index], f"{name}_{index}", "CIF")]
     if index in run.relaxed:
         links.append(_cif(run.relaxed[index], f"{name}_{index}_relaxed", "relaxed CIF"))
     return links
 
 
-def _cif(structure: Structure, name: str, label: str) -> Html:
-    """A link that holds the file; charges are in it as a column."""
+def _cif(structure: Structure, name: str, label: str) -> tuple[str, str, str]:
+    """A file for a link; charges are in it as a column."""
     from pymatgen.core import Structure as Bare
     from pymatgen.io.cif import CifWriter
 
@@ -202,4 +163,4 @@ def _cif(structure: Structure, name: str, label: str) -> Html:
         warnings.filterwarnings("ignore", message="No Pauling electronegativity")
         content = str(CifWriter(bare, write_site_properties=bool(columns)))
     data = base64.b64encode(content.encode()).decode()
-    return tag("a", label, href=f"data:chemical/x-cif;base64,{data}", download=re.sub(r"[^\w.-]", "", name) + ".cif")
+    return label, re.sub(r"[^\w.-]", "", name) + ".cif", data

@@ -1,44 +1,89 @@
-"""Pieces of HTML; every text that comes in is escaped here, and only here."""
+"""Pages and their pieces from `templates/`, where every text that comes in is escaped."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
+from functools import cache
 from importlib.resources import files
-from string import Template
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup as Html
+
+from mattergen_e.errors import UserError
+from mattergen_e.files import replacing
 
 
-class Html(str):
-    """Text that is HTML already."""
+class Section(NamedTuple):
+    """A part of a page: its anchor, its heading, and what stands below."""
+
+    key: str
+    title: str
+    content: Html
 
 
-def text(value: object) -> Html:
-    """Escaped, unless it is `Html`."""
-    return value if isinstance(value, Html) else Html(escape(str(value)))
-
-
-def join(parts: Iterable[object], between: str = "") -> Html:
-    """Several pieces as one, each escaped unless it is `Html`; empty ones are left out."""
-    return Html(between.join(piece for piece in map(text, parts) if piece))
-
-
-def tag(name: str, *content: object, **attributes: object) -> Html:
-    """An element; attributes that are None are left out, a trailing underscore of their names too."""
-    given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
-        for key, value in attributes.items()
-        if value is not None
+@cache
+def _environment() -> Environment:
+    found = Environment(
+        loader=PackageLoader("mattergen_e.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return Html(f"<{name}{given}>{join(content)}</{name}>")
+    found.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    return found
 
 
-def table(
-    head: Sequence[object],
-    rows: Iterable[Sequence[object]],
-    caption: str | None = None,
-    texts: int = 1,
-) -> Html:
+def page(title: str, sections: Sequence[Section], *, introduction: Html | None = None, script: str = "") -> str:
+    """A page in one file that needs no network.
+
+    Args:
+        title: Its heading and name.
+        sections: At least one; each is in the navigation.
+        introduction: Below the heading.
+        script: Name of the package file that the page runs; by default it runs none.
+    """
+    return _environment().get_template("page.html.j2").render(
+        title=title,
+        sections=sections,
+        introduction=introduction or Html(),
+        style=_package_file("style.css"),
+        script=_package_file(script) if script else None,
+    )  # fmt: skip
+
+
+def write_page(content: str, out: Path, option: str) -> int:
+    """Write a page; one that exists is replaced when the new one is complete.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        UserError: If it cannot be written; `option` is the one that names the file.
+    """
+    page = content.encode()
+    try:
+        with replacing(out) as file:
+            file.write(page)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror or error}): choose another {option}.") from error
+    return len(page)
+
+
+def piece(name: str, *parts: Any, **named: Any) -> Html:
+    """What a macro of `templates/pieces.html.j2` makes of its arguments."""
+    return getattr(_environment().get_template("pieces.html.j2").module, name)(*parts, **named)
+
+
+def join(parts: Iterable[str]) -> Html:
+    """Several pieces as one, each escaped unless it is `Html`."""
+    return Html().join(parts)
+
+
+def table(head: Sequence[object], rows: Iterable[Sequence[object]], caption: str | None = None, texts: int = 1) -> Html:
     """A table that scrolls in itself where it is wider than the page.
 
     Args:
@@ -47,31 +92,22 @@ def table(
         caption: What it shows.
         texts: So many columns from the left hold text, the others numbers.
     """
-    kinds = ["n" if i >= texts else None for i in range(len(head))]
-    heads = [tag("th", cell, scope="col", class_=kind) for cell, kind in zip(head, kinds, strict=True)]
-    lines = []
-    for first, *rest in rows:
-        cells = [tag("td", cell, class_=kind) for cell, kind in zip(rest, kinds[1:], strict=True)]
-        lines.append(tag("tr", tag("th", first, scope="row"), *cells))
-    content = tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *lines), aria_label=caption)
-    scrolled = tag("div", content, class_="scroll", tabindex="0", role="region", aria_label=caption or "table")
-    return tag("div", tag("p", caption, class_="caption"), scrolled, class_="tabled") if caption else scrolled
+    return piece("table", head, rows, caption, texts)
 
 
 def missing(what: str, command: str) -> Html:
     """One line in the place of a section without data."""
-    return tag("p", f"{what}: ", tag("code", command), class_="missing")
+    return piece("missing", what, command)
 
 
 def figures(drawn: Iterable[Html], wide: bool = False) -> Html:
     """Figures side by side, as many as the page is wide."""
-    return tag("div", *drawn, class_="figures wide" if wide else "figures")
+    return piece("figures", drawn, wide)
 
 
 def formula(name: str) -> Html:
     """A chemical formula with its numbers below the line."""
-    pieces = re.split(r"(?<=[A-Za-z)\]])(\d+(?:\.\d+)?)", name)
-    return join(tag("sub", piece) if i % 2 else piece for i, piece in enumerate(pieces))
+    return piece("formula", re.split(r"(?<=[A-Za-z)\]])(\d+(?:\.\d+)?)", name))
 
 
 def percent(share: float) -> str:
@@ -79,11 +115,6 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def package_file(name: str) -> str:
-    """A text file that lies beside this module."""
-    return (files("mattergen_e.report") / name).read_text(encoding="utf-8")
-
-
-def fill(template: str, **parts: str) -> str:
-    """A template with its $names replaced once: what is put in is not looked at again."""
-    return Template(template).substitute(parts)
+def _package_file(name: str) -> Html:
+    """A file of styles or a script that lies beside this module."""
+    return Html((files("mattergen_e.report") / name).read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from mattergen_e.report import figures
 from mattergen_e.report.drawing import key, picture
-from mattergen_e.report.html import Html, join, percent, table, tag
+from mattergen_e.report.html import Html, join, percent, piece, table
 from mattergen_e.report.runs import EvaluatedRun, number
 
 #: Rates in the order of the table, with their meaning.
@@ -46,7 +46,7 @@ def introduction(runs: Sequence[EvaluatedRun]) -> Html:
         conditions = ", ".join(f"{name} = {value}" for name, value in run.part("conditions").items())
         readable = number(run.summary.get("readable"))
         counts = f"{run.asked():,} crystals asked for" + ("" if readable is None else f", {readable:,.0f} readable")
-        lines.append(tag("p", tag("strong", run.name), f": {counts}; {conditions or 'no condition'}."))
+        lines.append(piece("of_run", run.name, f"{counts}; {conditions or 'no condition'}."))
     return join([*lines, key(names_of(runs))])
 
 
@@ -69,11 +69,11 @@ def summary(runs: Sequence[EvaluatedRun]) -> Html:
     if shown:
         figure, said = figures.intervals(shown, names)
         parts.append(picture(figure, said, "Rates with Wilson 95 % intervals."))
-    return join([tag("div", *parts, class_="beside"), *map(_warnings, runs), _sources(runs)])
+    return join([piece("beside", parts), *map(_warnings, runs), _sources(runs)])
 
 
 def _head(name: str, meaning: str) -> Html:
-    return join([name, tag("small", meaning)])
+    return piece("cell", name, [meaning])
 
 
 def _known(rate: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -85,18 +85,18 @@ def _rate(rate: Mapping[str, Any]) -> Html | str:
     if not rate:
         return "–"
     if _known(rate) is None:
-        return join(["not evaluated", tag("small", rate.get("reason") or "")])
+        return piece("cell", "not evaluated", [rate.get("reason") or ""])
     interval = f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f} · {rate['count']:,} of {rate['total']:,}"
-    lines = [tag("b", percent(rate["fraction"])), tag("small", interval)]
+    lines = [interval]
     target, tolerance = number(rate.get("target")), number(rate.get("tolerance"))
     if target is not None:
-        lines.append(tag("small", f"target {target:g}" + ("" if tolerance is None else f" ± {tolerance:g}")))
-    return join(lines)
+        lines.append(f"target {target:g}" + ("" if tolerance is None else f" ± {tolerance:g}"))
+    return piece("cell", percent(rate["fraction"]), lines, bold=True)
 
 
 def _warnings(run: EvaluatedRun) -> Html:
     found = run.summary.get("warnings")
-    return join(tag("p", tag("strong", f"{run.name}: "), words) for words in (found if isinstance(found, list) else []))
+    return join(piece("of_run", run.name, words) for words in (found if isinstance(found, list) else []))
 
 
 def _sources(runs: Sequence[EvaluatedRun]) -> Html:
@@ -107,7 +107,7 @@ def _sources(runs: Sequence[EvaluatedRun]) -> Html:
     ]
     if not rows:
         return Html()
-    return join([tag("h3", "Sources"), table(("", *names_of(runs)), rows, texts=1 + len(runs))])
+    return join([piece("heading", "Sources"), table(("", *names_of(runs)), rows, texts=1 + len(runs))])
 
 
 def _sources_of(run: EvaluatedRun) -> dict[str, str]:
@@ -142,7 +142,7 @@ def failures(runs: Sequence[EvaluatedRun]) -> Html:
         for reason, _ in sum(found, Counter()).most_common():
             rows.append((step, reason, *(f"{count[reason]:,}" for count in found)))
     if not rows:
-        return tag("p", "No crystal failed a step.")
+        return piece("paragraph", "No crystal failed a step.")
     return table(
         ("step", "reason", *names_of(runs)), rows, "Crystals by the step that they fail and the reason.", texts=2
     )

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mattergen_e.errors import UserError
-from mattergen_e.files import replacing
 from mattergen_e.report import dos_section, overview, sections
 from mattergen_e.report.drawing import style
-from mattergen_e.report.html import Html, fill, join, package_file, tag, text
+from mattergen_e.report.html import Section, page, write_page
 from mattergen_e.report.runs import EvaluatedRun, read_runs
 
 if TYPE_CHECKING:
@@ -38,13 +36,7 @@ def write_report(
         UserError: If a run was not evaluated, a file is damaged, or the page cannot be written.
     """
     training = training_properties(reference)
-    page = render(read_runs(runs), training=training, title=title, gallery=gallery).encode()
-    try:
-        with replacing(out) as file:
-            file.write(page)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror or error}): choose another --out.") from error
-    return len(page)
+    return write_page(render(read_runs(runs), training=training, title=title, gallery=gallery), out, "--out")
 
 
 def training_properties(reference: Path | None) -> dict[str, Floats]:
@@ -82,32 +74,21 @@ def render(
     asked = dos_section.asked_for(runs)
     with style():
         made = [
-            ("summary", "Summary", overview.summary(runs)),
-            ("failures", "Failures", overview.failures(runs)),
-            ("properties", "Properties", sections.properties(runs, training or {})),
-            ("hull", "Hull energies", sections.hull(runs)),
-            ("novelty", "Novelty", sections.novelty(runs)),
+            Section("summary", "Summary", overview.summary(runs)),
+            Section("failures", "Failures", overview.failures(runs)),
+            Section("properties", "Properties", sections.properties(runs, training or {})),
+            Section("hull", "Hull energies", sections.hull(runs)),
+            Section("novelty", "Novelty", sections.novelty(runs)),
             *(
-                (sections.ANCHORS.get(name, name), str(measure["title"]), sections.descriptor(runs, name, measure))
+                Section(
+                    sections.ANCHORS.get(name, name), str(measure["title"]), sections.descriptor(runs, name, measure)
+                )
                 for name, measure in sections.measures(runs).items()
             ),
-            *([("targets", "Densities of states asked for", dos_section.targets(runs))] if asked else []),
-            ("elements", "Errors by element", sections.elements(runs)),
-            ("gallery", "Crystals", sections.crystals(runs, gallery)),
-            ("provenance", "How it was made", sections.provenance(runs)),
+            *([Section("targets", "Densities of states asked for", dos_section.targets(runs))] if asked else []),
+            Section("elements", "Errors by element", sections.elements(runs)),
+            Section("gallery", "Crystals", sections.crystals(runs, gallery)),
+            Section("provenance", "How it was made", sections.provenance(runs)),
         ]
-    main = join(
-        (tag("section", tag("h2", name, id=f"{key}-title"), content, id=key, aria_labelledby=f"{key}-title")
-         for key, name, content in made),
-        "\n",
-    )  # fmt: skip
-    drawn = 'id="crystals"' in main
-    return fill(
-        package_file("template.html"),
-        title=text(title),
-        style=package_file("style.css"),
-        header=join([tag("h1", title), overview.introduction(runs)]),
-        nav=join([tag("a", name, href=f"#{key}") for key, name, _ in made], " "),
-        main=main,
-        script=Html(f"<script>\n{package_file('viewer.js')}</script>") if drawn else "",
-    )
+    script = "viewer.js" if any('id="crystals"' in section.content for section in made) else ""
+    return page(title, made, introduction=overview.introduction(runs), script=script)

@@ -1,121 +1,70 @@
-"""pymatviz's heat map of the periodic table as a small static SVG.
-
-pymatviz makes a plotly figure, whose display takes plotly.js (4 MB). Its tiles, colours and numbers are all that a
-static picture needs; they are taken from the figure as they are.
-"""
+"""The periodic table as a small static SVG."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-from mattergen_e.report.html import Html, join, tag
+from mattergen_e.report.html import Html, figures, piece
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
-#: From small to large errors; readable with every kind of colour vision.
-SCALE = "viridis_r"
+#: From small to large values; readable with every kind of colour vision. And from negative to positive ones.
+SEQUENTIAL, DIVERGING = "viridis_r", "RdBu_r"
 TILE = 50
-_TEXT = re.compile(r"<span[^>]*>(?P<symbol>[A-Z][a-z]?)</span>(?:<br>(?P<value>.*))?")
 
 
-def heat_map(values: Mapping[str, float], sites: Mapping[str, int], top: float, label: str, unit: str) -> Html:
+class Tile(NamedTuple):
+    """Of an element: its place on the colour scale (0 to 1), a short text in the tile, and what the tooltip says."""
+
+    share: float
+    short: str
+    said: str
+
+
+def periodic_table(
+    tiles: Mapping[str, Tile], label: str, ends: tuple[str, str], words: str, *, scale: str = SEQUENTIAL,
+    unknown: str = "no sites",
+) -> Html:  # fmt: skip
     """A periodic table whose tiles show a value of the elements.
 
     Args:
-        values: By symbol.
-        sites: Number of sites by symbol, for the tooltips.
-        top: End of the colour scale.
+        tiles: By symbol; the other elements are grey.
         label: What the values are.
-        unit: Of the values.
-
-    Returns:
-        A figure with inline SVG; elements without a value are grey.
+        ends: Of the colour scale.
+        words: What is seen; the caption, too.
+        scale: Name of a colour map of matplotlib.
+        unknown: Why elements are grey.
     """
-    import pymatviz  # type: ignore[import-not-found]
-    from plotly.colors import sample_colorscale
+    from matplotlib import colormaps
+    from pymatgen.core import Element
 
-    by_element: dict[str | int, float] = {**values}
-    figure = pymatviz.ptable_heatmap_plotly(by_element, colorscale=SCALE, fmt=".2f", cscale_range=(0, top))
-    tiles = [_tile(annotation, values, sites, top, unit, sample_colorscale) for annotation in _annotations(figure)]
-    words = (
-        f"{label} by element: {len(values)} elements, from {_extreme(values, min)} to {_extreme(values, max)} {unit}"
-    )
-    drawn = tag(
-        "svg",
-        _bar(top, label, unit, sample_colorscale),
-        *tiles,
-        viewBox=f"0 0 {18 * TILE} {_ROWS * TILE}",
-        role="img",
-        aria_label=words,
-        class_="table",
-    )
-    return tag(
-        "figure", tag("div", drawn, class_="scroll", tabindex="0"), tag("figcaption", f"{words}. Grey: no sites.")
-    )
+    colours = colormaps[scale]
+    drawn: list[dict[str, Any]] = []
+    for number in range(1, 119):
+        symbol, (row, group) = Element.from_Z(number).symbol, position(number)
+        place = {"symbol": symbol, "x": TILE * (group - 1), "y": TILE * (row - 1 + (row > 7))}
+        if symbol in tiles:
+            tile = tiles[symbol]
+            fill, ink = _shade(colours, tile.share)
+            drawn.append({**place, "said": tile.said, "short": tile.short, "fill": fill, "ink": ink})
+        else:
+            drawn.append({**place, "said": unknown, "short": "", "fill": "var(--none)", "ink": "var(--soft)"})
+    shades = [_shade(colours, i / 24)[0] for i in range(25)]
+    table = piece("periodic", drawn, TILE, shades, label, ends, words)
+    return figures([piece("figure", table, f"{words}. Grey: {unknown}.")], wide=True)
 
 
-_ROWS = 10
+def _shade(colours: Any, share: float) -> tuple[str, str]:
+    """A colour, and that of a text on it: white on dark ones and dark on light ones."""
+    red, green, blue = (int(part) for part in colours(min(max(share, 0.0), 1.0), bytes=True)[:3])
+    return f"rgb({red}, {green}, {blue})", "#fff" if 0.299 * red + 0.587 * green + 0.114 * blue < 135 else "#111"
 
 
-def _annotations(figure: Figure) -> list[dict[str, Any]]:
-    """Texts of the figure's tiles with their places."""
-    return [one for one in figure.to_plotly_json()["layout"]["annotations"] if one["text"]]
+def position(number: int) -> tuple[int, int]:
+    """Row (1 to 9; 8 and 9 are lanthanides and actinides) and group (1 to 18) of an element in the periodic table."""
+    for first, row in ((57, 8), (89, 9)):
+        if first <= number < first + 15:
+            return row, number - first + 3
+    from pymatgen.core import Element
 
-
-def _tile(
-    annotation: Mapping[str, Any],
-    values: Mapping[str, float],
-    sites: Mapping[str, int],
-    top: float,
-    unit: str,
-    sample: Any,
-) -> Html:
-    found = _TEXT.fullmatch(annotation["text"])
-    if found is None:
-        raise ValueError(f"pymatviz writes its tiles in another way now: {annotation['text']!r}")
-    name = found["symbol"]
-    x, y = TILE * annotation["x"], TILE * (_ROWS - 1 - annotation["y"])
-    if name in values:
-        fill, ink = sample(SCALE, min(max(values[name] / top, 0.0), 1.0))[0], None
-        said = f"{name}: {values[name]:.3f} {unit}, {sites.get(name, 0):,} sites"
-    else:
-        fill, ink, said = "var(--none)", "var(--soft)", f"{name}: no sites"
-    ink = ink or _ink(fill)
-    content = [
-        tag("title", said),
-        Html(f'<rect x="{x + 1}" y="{y + 1}" width="{TILE - 2}" height="{TILE - 2}" rx="4" fill="{fill}"/>'),
-    ]
-    middle = x + TILE / 2
-    height = 24 if name in values else 31
-    content.append(tag("text", name, x=middle, y=y + height, fill=ink, class_="symbol"))
-    if name in values:
-        content.append(tag("text", found["value"], x=middle, y=y + 41, fill=ink, class_="value"))
-    return tag("g", *content)
-
-
-def _ink(fill: str) -> str:
-    """White on dark tiles and dark on light ones."""
-    red, green, blue = (float(part) for part in re.findall(r"[\d.]+", fill)[:3])
-    return "#fff" if 0.299 * red + 0.587 * green + 0.114 * blue < 135 else "#111"
-
-
-def _bar(top: float, label: str, unit: str, sample: Any) -> Html:
-    """Colour scale in the gap above the transition metals."""
-    shades = sample(SCALE, [i / 24 for i in range(25)])
-    steps = [
-        Html(f'<rect x="{165 + 14 * i}" y="66" width="14.5" height="16" fill="{s}"/>') for i, s in enumerate(shades)
-    ]
-    words = [
-        tag("text", label, x=165, y=48, fill="var(--ink)", class_="label"),
-        tag("text", "0", x=165, y=104, fill="var(--soft)", class_="end"),
-        tag("text", f"{top:.2f} {unit}", x=515, y=104, fill="var(--soft)", class_="end", text_anchor="end"),
-    ]
-    return tag("g", join([*steps, *words]), aria_hidden="true")
-
-
-def _extreme(values: Mapping[str, float], choose: Any) -> str:
-    name = choose(values, key=lambda symbol: values[symbol])
-    return f"{values[name]:.3f} ({name})"
+    element = Element.from_Z(number)
+    return element.row, element.group

