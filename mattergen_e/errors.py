@@ -22,13 +22,14 @@ def brief(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
 
 
-def first_problem(error: ValidationError, whole: str = "the file") -> str:
+def first_problem(error: ValidationError, whole: str = "the file", under: tuple[str, ...] = ()) -> str:
     """Where the first wrong value of a file stands, and what is wrong with it.
 
     Args:
         error: Of pydantic.
         whole: What to call the place of an error that is about all of it.
+        under: Keys above what was read, that its places begin with.
     """
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or whole
+    place = ".".join(str(part) for part in (*under, *first["loc"])) or whole
     return f"{place}: {first['msg']}"

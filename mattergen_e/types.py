@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 
 @runtime_checkable
@@ -33,8 +33,11 @@ class Graphs(Protocol):
         """The same graphs with other fields; the index of each field's rows goes along."""
         ...
 
-    def get_batch_idx(self, field_name: str) -> LongTensor | None:
-        """Crystal of each row of a field (rows,); None where a field has one row per crystal."""
+    def get_batch_idx(self, field_name: str) -> Any:
+        """Crystal of each row of a field, a LongTensor (rows,); None where a field has one row per crystal.
+
+        Which of them depends on the field, so it is known where it is called, but not to a checker.
+        """
         ...
 
     def get_batch_size(self) -> int:

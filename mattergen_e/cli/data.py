@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,8 +13,9 @@ from mattergen_e.cli.compute import command as compute
 from mattergen_e.cli.fetch import fetch
 from mattergen_e.cli.label import label
 from mattergen_e.cli.show import show as show_cache
-from mattergen_e.data.build import build_cache, read_ids
+from mattergen_e.data.build import build_cache, check_options, read_ids
 from mattergen_e.data.cache import MANIFEST_NAME, Manifest
+from mattergen_e.data.collect import Dropped
 from mattergen_e.errors import UserError
 
 app = typer.Typer(
@@ -79,25 +80,25 @@ def build(
 ) -> None:
     """Check crystals and their site values and store them for training."""
     from mattergen_e.descriptors.registry import known
+    from mattergen_e.labels.run import label_calculations
 
     excluded = frozenset[str]().union(*(read_ids(file) for file in exclude_ids or ()))
-    manifest = build_cache(
-        sources,
-        out,
-        site_values=site_value or None,
-        properties=prop or None,
-        split_column=split_column or None,
-        split_fractions=_fractions(split_fractions),
-        seed=seed,
-        max_atoms=max_atoms,
-        neutrality_tolerance=neutrality_tolerance,
-        merge_tolerance=merge_tolerance,
-        strict=strict,
-        jobs=jobs,
-        overwrite=overwrite,
-        exclude_ids=excluded,
-        quantities=[descriptor.quantity() for descriptor in known().values()],
-    )
+    options: dict[str, Any] = {
+        "site_values": site_value or None,
+        "properties": prop or None,
+        "split_column": split_column or None,
+        "split_fractions": _fractions(split_fractions),
+        "max_atoms": max_atoms,
+        "neutrality_tolerance": neutrality_tolerance,
+        "merge_tolerance": merge_tolerance,
+        "jobs": jobs,
+        "overwrite": overwrite,
+        "quantities": [descriptor.quantity() for descriptor in known().values()],
+    }
+    check_options(sources, out, **options)
+    files, failed = label_calculations(sources, out.parent / f"{out.name}.labels", jobs=jobs)
+    dropped = [Dropped(o.id, o.origin, o.reason, o.sentence) for o in failed if o.reason is not None]
+    manifest = build_cache(files, out, **options, seed=seed, strict=strict, exclude_ids=excluded, dropped=dropped)
     show(manifest, out, Console())
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mattergen_e.errors import UserError
+from mattergen_e.errors import UserError, first_problem
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,9 +83,7 @@ def read_settings(path: Path | None, average_equivalent: bool, allow_unconverged
     try:
         read = LabelSettings.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{path}: {place}: {first['msg']}; see the table of settings in docs/data.md.") from error
+        raise UserError(f"{path}: {first_problem(error)}; see the table of settings in docs/data.md.") from error
     bader = read.bader.model_copy(update={"average_equivalent": read.bader.average_equivalent or average_equivalent})
     return read.model_copy(update={"bader": bader, "allow_unconverged": read.allow_unconverged or allow_unconverged})
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from mattergen_e.errors import UserError
+from mattergen_e.errors import UserError, first_problem
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -37,7 +37,6 @@ def read_settings(kind: type[Settings], path: Path | None, given: dict[str, Any]
     try:
         return kind.model_validate(read | given)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the settings"
-        source = path if path is not None and first["loc"][:1] not in [(key,) for key in given] else "the options"
-        raise UserError(f"{source}: {place}: {first['msg']}; see the settings in {page}.") from error
+        key = error.errors()[0]["loc"][:1]
+        source = path if path is not None and key not in [(name,) for name in given] else "the options"
+        raise UserError(f"{source}: {first_problem(error, 'the settings')}; see the settings in {page}.") from error

@@ -38,6 +38,7 @@ REASONS = {
 }
 
 MAX_INPUT_SITES = 1000
+#: Å^3, of crystals that are read as well as of generated ones that are kept; solid hydrogen under pressure has more.
 MIN_VOLUME_PER_SITE = 1.0
 MAX_VOLUME_PER_SITE = 2000.0
 MAX_SLENDERNESS = 1e5

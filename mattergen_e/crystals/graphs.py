@@ -14,7 +14,8 @@ from mattergen_e.crystals.alignment import AlignmentError, reduce_with_map
 from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.errors import UserError
 
-LEAST_VOLUME = 0.05
+#: Smallest volume per site (Å^3) of what has a volume at all: less is a flat cell, which no reduction can take.
+LEAST_VOLUME_OF_A_CELL = 0.05
 
 
 def to_graph(structure: Structure) -> ChemGraph:
@@ -40,7 +41,7 @@ def reduce_named(named: NamedStructure, known: frozenset[int], cutoff: float) ->
         raise UserError(f"structure '{named.id}' holds {unknown[0]}, an element that MatterGen does not know.")
     if not (np.isfinite(structure.lattice.matrix).all() and np.isfinite(structure.frac_coords).all()):
         raise UserError(f"structure '{named.id}' has numbers that are not finite in its cell or positions.")
-    if structure.volume < LEAST_VOLUME * len(structure):
+    if structure.volume < LEAST_VOLUME_OF_A_CELL * len(structure):
         raise UserError(f"structure '{named.id}' has a cell without volume: {structure.volume:.2g} cubic angstrom.")
     species: list[Any] = list(structure.atomic_numbers)
     plain = Structure(structure.lattice, species, structure.frac_coords)

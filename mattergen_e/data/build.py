@@ -5,17 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-import sys
 import uuid
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from itertools import batched
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import mattergen_e
 from mattergen_e.crystals.checks import CheckOptions, EntryError, mattergen_names
@@ -27,8 +23,11 @@ from mattergen_e.data.sources import ReadOptions, Record, iter_records, parse_re
 from mattergen_e.errors import UserError, brief
 from mattergen_e.labels.quantities import COMMON, PRODUCED, SETTINGS_OF
 from mattergen_e.progress import bar
+from mattergen_e.provenance import versions
 
 CHUNK = 128
+#: What shapes a cache.
+PACKAGES = ("python", "numpy", "mattergen", "pymatgen", "torch")
 
 
 def build_cache(
@@ -49,6 +48,7 @@ def build_cache(
     exclude_ids: str | Path | Iterable[str] | None = None,
     progress: bool = True,
     quantities: Iterable[Quantity] = (),
+    dropped: Iterable[Dropped] = (),
 ) -> cache.Manifest:
     """Build a cache from files with crystals.
 
@@ -56,8 +56,8 @@ def build_cache(
     its arrays do not depend on `jobs`.
 
     Args:
-        sources: .jsonl, .jsonl.gz, .csv or .csv.gz files, folders of labels, or whatever `labels.run.label` takes;
-            those are labelled with its defaults in `<out>.labels`. Entries keep this order.
+        sources: .jsonl, .jsonl.gz, .csv or .csv.gz files, or folders of labels; for calculations see
+            `labels.run.label_calculations`. Entries keep this order.
         out: Folder of the new cache.
         site_values: NAME or NAME=COLUMN of the values to keep; None keeps bader_charge, atomic_dos, total_dos
             and what `quantities` declare, where present. Crystals without the values are kept as unlabelled.
@@ -76,6 +76,7 @@ def build_cache(
         progress: Show a progress bar on stderr if it is a terminal.
         quantities: What is known of values besides those of labels, e.g. `Descriptor.quantity()`: where they live, how
             they turn with the cell. A value that nobody declares is a scalar of sites without a unit.
+        dropped: What an earlier step could not use, which the manifest names first.
 
     Returns:
         The manifest, as written to `<out>/manifest.json`.
@@ -84,14 +85,22 @@ def build_cache(
         UserError: If an option or a file is wrong, `out` exists, nothing is left, or an entry is bad and `strict`.
     """
     out, files = Path(out), [Path(file) for file in ([sources] if isinstance(sources, str | Path) else sources)]
-    _check_options(files, split_fractions, max_atoms, neutrality_tolerance, merge_tolerance, jobs)
-    _check_target(out, overwrite)
-    elements, known_properties = mattergen_names()
-    read = _read_options(site_values, properties, split_column, known_properties, tuple(quantities))
-    limits = CheckOptions(elements, max_atoms, neutrality_tolerance, merge_tolerance)
+    read, limits = check_options(
+        files,
+        out,
+        site_values=site_values,
+        properties=properties,
+        split_column=split_column,
+        split_fractions=split_fractions,
+        max_atoms=max_atoms,
+        neutrality_tolerance=neutrality_tolerance,
+        merge_tolerance=merge_tolerance,
+        jobs=jobs,
+        overwrite=overwrite,
+        quantities=quantities,
+    )
     collector = Collector(seed, split_fractions, read_ids(exclude_ids), strict)
-    files, unlabelled = _label_calculations(files, out, jobs, progress)
-    for item in unlabelled:
+    for item in dropped:
         collector.add(item)
 
     asked = read if site_values is not None else None
@@ -109,7 +118,7 @@ def build_cache(
         splits, values = write_splits(folder, collector, arrays, read)
         manifest = cache.Manifest(
             mattergen_e_version=mattergen_e.__version__,
-            packages=_versions(),
+            packages=versions(PACKAGES),
             created=datetime.now(UTC).replace(microsecond=0),
             settings=_settings(read, limits, collector),
             sources=[_describe(file, n) for file, n in zip(files, counts, strict=True)],
@@ -127,24 +136,34 @@ def build_cache(
     return manifest
 
 
-def _label_calculations(
-    files: list[Path], out: Path, jobs: int | None, progress: bool
-) -> tuple[list[Path], list[Dropped]]:
-    """Labels of those sources that are calculations, in a folder beside the cache that a second build uses again."""
-    from mattergen_e.labels.folder import is_label_folder
+def check_options(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    *,
+    site_values: Sequence[str] | None,
+    properties: Sequence[str] | None,
+    split_column: str | None,
+    split_fractions: tuple[float, float, float],
+    max_atoms: int,
+    neutrality_tolerance: float,
+    merge_tolerance: float,
+    jobs: int | None,
+    overwrite: bool,
+    quantities: Iterable[Quantity],
+) -> tuple[ReadOptions, CheckOptions]:
+    """Check what a build is asked for before any work; the arguments are those of `build_cache`.
 
-    raw = [file for file in files if (file.is_dir() and not is_label_folder(file)) or file.suffix == ".npz"]
-    if not raw:
-        return files, []
-    from mattergen_e.labels.run import label
+    Returns:
+        What to read of an entry, and the limits of its checks.
 
-    folder = out.parent / f"{out.name}.labels"
-    summary = label(raw, folder, jobs=jobs, progress=progress)
-    first = files.index(raw[0])
-    kept = [file for file in files if file not in raw]
-    kept.insert(first - sum(file in raw for file in files[:first]), folder)
-    dropped = [Dropped(o.id, o.origin, o.reason, o.sentence) for o in summary.outcomes if o.reason is not None]
-    return kept, dropped
+    Raises:
+        UserError: If an option is wrong, or `out` exists and may not be replaced.
+    """
+    _check_numbers(sources, split_fractions, max_atoms, neutrality_tolerance, merge_tolerance, jobs)
+    _check_target(Path(out), overwrite)
+    elements, known_properties = mattergen_names()
+    read = _read_options(site_values, properties, split_column, known_properties, tuple(quantities))
+    return read, CheckOptions(elements, max_atoms, neutrality_tolerance, merge_tolerance)
 
 
 def _processing(files: Sequence[Path], read: ReadOptions, names: set[str]) -> dict[str, Any]:
@@ -266,8 +285,8 @@ def _check_target(out: Path, overwrite: bool) -> None:
         raise UserError(f"{out} is not a cache of this package, so --overwrite does not replace it: choose another.")
 
 
-def _check_options(
-    files: Sequence[Path],
+def _check_numbers(
+    files: Sequence[str | Path],
     fractions: tuple[float, float, float],
     max_atoms: int,
     neutrality_tolerance: float,
@@ -350,13 +369,3 @@ def _describe(file: Path, entries: int) -> cache.SourceFile:
     with file.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
     return cache.SourceFile(name=name, sha256=digest, size=file.stat().st_size, entries=entries)
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
-    for name in ("mattergen", "pymatgen", "torch"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

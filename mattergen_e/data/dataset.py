@@ -76,20 +76,20 @@ class JointCrystalDataset(CrystalDataset):
     def from_cache_path(
         cls,
         cache_path: str,
-        descriptors: Sequence[str] | Mapping[str, Any] | None = None,
         transforms: list[Transform] | None = None,
         properties: list[str] | None = None,
         dataset_transforms: list[DatasetTransform] | None = None,
+        descriptors: Sequence[str] | Mapping[str, Any] | None = None,
     ) -> JointCrystalDataset:
         """Open a split of a cache; its arrays stay on disk and are mapped into memory.
 
         Args:
             cache_path: `<cache>/<split>`.
-            descriptors: Names of the site values to load as they are, or descriptors by name, which read their training
-                values (those that say that their values do not come from the cache are left out).
             transforms: Applied to every item.
             properties: Conditions of the crystals to load: properties by MatterGen's names, and dos.
             dataset_transforms: Applied to the whole data set.
+            descriptors: Names of the site values to load as they are, or descriptors by name, which read their training
+                values (those that say that their values do not come from the cache are left out).
 
         Returns:
             The data set.

@@ -161,8 +161,10 @@ def iter_records(path: str | Path, options: ReadOptions | None = None) -> Iterat
 
 
 def _label_records(folder: Path) -> Iterator[Record]:
-    from mattergen_e.labels.folder import LABELS, read_settings
+    from mattergen_e.labels.folder import LABELS, is_label_folder, read_settings
 
+    if not is_label_folder(folder):
+        raise UserError(f"{folder} is no folder of labels: make one of its calculations with 'mattergen-e data label'.")
     read_settings(folder)
     file = folder / LABELS
     empty = True

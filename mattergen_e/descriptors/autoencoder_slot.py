@@ -76,7 +76,16 @@ class AutoencoderSlot(nn.Module):
         destination[prefix + ENTRY] = self._bytes
 
     @exit_on_user_error
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
         content = state_dict.get(prefix + ENTRY)
         if content is None:
             raise UserError(

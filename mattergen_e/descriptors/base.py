@@ -21,6 +21,7 @@ from mattergen_e.descriptors.networks import RowEmbedding, RowHead
 from mattergen_e.descriptors.rows import crystal_of_rows, rows_per_crystal
 from mattergen_e.errors import UserError
 from mattergen_e.spectra.curves import Curve
+from mattergen_e.types import Graphs
 
 if TYPE_CHECKING:
     from mattergen_e.spectra.grid import EnergyGrid
@@ -140,7 +141,7 @@ class Descriptor:
 
     # -- rows
 
-    def rows(self, batch: Any) -> torch.Tensor:
+    def rows(self, batch: Graphs) -> torch.Tensor:
         """Crystal of each row, shape (n_rows,), of a batch that need not hold the field yet."""
         return crystal_of_rows(self.place, self.probes, batch)
 
@@ -230,7 +231,7 @@ class Descriptor:
         """What a prediction reports of the diffused variable, shape (n_rows, result_dim): the physical values."""
         return self.decode(x)
 
-    def training_values(self, batch: Any) -> torch.Tensor:
+    def training_values(self, batch: Graphs) -> torch.Tensor:
         """Physical values of a training batch, shape (n_rows, dim); NaN where a row has no label.
 
         Raises:

@@ -24,6 +24,7 @@ from torch_scatter import scatter
 
 from mattergen_e.crystals.quantity import Place
 from mattergen_e.descriptors.rows import crystal_of_rows, probe_positions
+from mattergen_e.types import Graphs
 
 #: Width of the hidden layers of the default embedding.
 WIDTH = 64
@@ -86,7 +87,7 @@ class Neighbourhood:
     over those that are heard.
     """
 
-    def __init__(self, place: Place, probes: tuple[int, int, int], batch: Any, reach: float = REACH) -> None:
+    def __init__(self, place: Place, probes: tuple[int, int, int], batch: Graphs, reach: float = REACH) -> None:
         self.place = place
         self.sites = batch.get_batch_idx("pos")
         self.num_atoms = batch["num_atoms"]
@@ -160,7 +161,7 @@ class RowEmbedding(nn.Sequential):
         self.place: Place = place
         self.probes = probes
 
-    def forward(self, noisy: torch.Tensor, times: Times, batch: Any) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, noisy: torch.Tensor, times: Times, batch: Graphs) -> torch.Tensor:  # type: ignore[override]
         """What is added to the embedding of the atoms, (n_sites, atom_dim)."""
         rows = crystal_of_rows(self.place, self.probes, batch)
         added = super().forward(torch.cat([noisy, times.features(rows)], dim=-1))
@@ -176,7 +177,7 @@ class RowHead(nn.Sequential):
         self.probes = probes
 
     def forward(  # type: ignore[override]
-        self, features: torch.Tensor, noisy: torch.Tensor, times: Times, batch: Any
+        self, features: torch.Tensor, noisy: torch.Tensor, times: Times, batch: Graphs
     ) -> torch.Tensor:
         """The velocity of each row, (n_rows, dim)."""
         rows = crystal_of_rows(self.place, self.probes, batch)

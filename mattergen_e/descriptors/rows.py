@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from mattergen_e.crystals.quantity import Place
+from mattergen_e.types import Graphs
 
 
 def rows_per_crystal(place: Place, probes: tuple[int, int, int], num_atoms: torch.Tensor) -> torch.Tensor:
@@ -17,7 +16,7 @@ def rows_per_crystal(place: Place, probes: tuple[int, int, int], num_atoms: torc
     return torch.full_like(num_atoms, each)
 
 
-def crystal_of_rows(place: Place, probes: tuple[int, int, int], batch: Any) -> torch.Tensor:
+def crystal_of_rows(place: Place, probes: tuple[int, int, int], batch: Graphs) -> torch.Tensor:
     """Crystal of each row, shape (n_rows,), of a batch that need not hold the field yet."""
     if place == "site":
         return batch.get_batch_idx("pos")
@@ -36,7 +35,7 @@ def any_of_crystal(condition: torch.Tensor, crystals: torch.Tensor, n_crystals: 
     return torch.zeros(n_crystals, device=condition.device).index_add_(0, crystals, condition.float()) > 0
 
 
-def structure_rows(name: str, batch: Any) -> torch.Tensor:
+def structure_rows(name: str, batch: Graphs) -> torch.Tensor:
     """Crystal of each row of a field of MatterGen's: the cell has a row per crystal, the others have one per site."""
     if name == "cell":
         return torch.arange(len(batch["num_atoms"]), device=batch["num_atoms"].device)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mattergen_e.diffusion.site_conditions import SiteCondition
-from mattergen_e.errors import UserError
+from mattergen_e.errors import UserError, first_problem
 from mattergen_e.networks.predictor.folder import describe
 from mattergen_e.spectra.curves import NOT_GIVEN, Curve, check_curve, check_window, inside, on_grid
 from mattergen_e.spectra.grid import EnergyGrid
@@ -117,11 +117,9 @@ def read_guidance(settings: Mapping[str, Any] | None) -> GuidanceTarget | None:
     try:
         checked = ClassifierSettings.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(["sampler_partial", NAME, *map(str, first["loc"])])
         raise UserError(
-            f"{place}: {first['msg']}; give {{predictor: FOLDER, target: FILE}}, and if wanted strength, clip, "
-            "per_curve, window: [LOW, HIGH] (eV) or smearing (eV)."
+            f"{first_problem(error, under=('sampler_partial', NAME))}; give {{predictor: FOLDER, target: FILE}}, and "
+            "if wanted strength, clip, per_curve, window: [LOW, HIGH] (eV) or smearing (eV)."
         ) from None
     description = describe(checked.predictor)
     if not description.network.noisy:

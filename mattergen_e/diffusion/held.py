@@ -18,6 +18,7 @@ from mattergen_e.diffusion.joint import CLEAN_TIME
 from mattergen_e.diffusion.prediction import denoise_descriptors
 from mattergen_e.diffusion.site_conditions import told_key, values_key
 from mattergen_e.errors import UserError
+from mattergen_e.types import Graphs
 
 #: Reverse steps with which the descriptors of a template are predicted.
 PREDICTION_STEPS = 20
@@ -104,12 +105,12 @@ class ClampedDescriptor:
             values = alpha * values + sigma * torch.randn_like(values)
         return x.index_put((self.chosen.rows,), values)
 
-    def told(self, batch: Any, t: torch.Tensor) -> dict[str, torch.Tensor]:
+    def told(self, batch: Graphs, t: torch.Tensor) -> dict[str, torch.Tensor]:
         """The descriptor's times at the rows of a batch: the crystals' t, (n_crystals,), but 0 where it is given."""
         name = self.descriptor.name
         return {time_key(name): t[self.descriptor.rows(batch)].index_fill(0, self.chosen.rows, CLEAN_TIME)}
 
-    def hidden(self, batch: Any) -> dict[str, torch.Tensor]:
+    def hidden(self, batch: Graphs) -> dict[str, torch.Tensor]:
         """The descriptor and its times with full noise in place of what was `told`."""
         name, rows = self.descriptor.name, self.chosen.rows
         noise = torch.randn_like(batch[name][rows])
@@ -129,7 +130,7 @@ class Template:
     What a joint model generates beside the structure is predicted for it first, and noised along.
     """
 
-    def __init__(self, crystal: Any, time: float, model: Any) -> None:
+    def __init__(self, crystal: Graphs, time: float, model: Any) -> None:
         """Takes a crystal.
 
         Args:
@@ -142,7 +143,7 @@ class Template:
         self.module = model.diffusion_module
         self.descriptors = dict(getattr(model, "descriptors", {}))
 
-    def noised(self, batch: Any, t: float, types: FixedTypes | None) -> Any:
+    def noised(self, batch: Graphs, t: float, types: FixedTypes | None) -> Graphs:
         """A batch with every crystal in place of this one at time t.
 
         Raises:
@@ -176,7 +177,7 @@ class SiteTargets:
         self.chosen = Rows(list(values))
         self.values = torch.stack(list(values.values()))
 
-    def tell(self, batch: Any) -> Any:
+    def tell(self, batch: Graphs) -> Graphs:
         """The conditions with these targets, switched on and off as MatterGen's own conditions are."""
         n_sites, device = len(batch["pos"]), batch["pos"].device
         rows = (self.chosen.rows,)
@@ -244,7 +245,7 @@ class Held:
         clamp = self.clamped.get(descriptor.name)
         return descriptor.after_step if clamp is None else clamp.after_step
 
-    def begin(self, conditions: Any) -> Any:
+    def begin(self, conditions: Graphs) -> Graphs:
         """Takes a batch of conditions: finds its sites and tells its targets.
 
         Raises:
@@ -260,7 +261,7 @@ class Held:
             conditions = target.tell(conditions)
         return conditions
 
-    def start(self, batch: Any, t: float) -> Any:
+    def start(self, batch: Graphs, t: float) -> Graphs:
         """The state to start from at time t, out of one of pure noise."""
         if self.template is not None:
             batch = self.template.noised(batch, t, self.types)
@@ -268,14 +269,14 @@ class Held:
             batch = batch.replace(atomic_numbers=self.types.hold(batch["atomic_numbers"]))
         return batch.replace(**{name: clamp.hold(batch[name], t) for name, clamp in self.clamped.items()})
 
-    def before_score(self, batch: Any, t: torch.Tensor) -> Any:
+    def before_score(self, batch: Graphs, t: torch.Tensor) -> Graphs:
         """The batch as the network gets it: told which values are given; t has shape (n_crystals,)."""
         return self._with(batch, lambda clamp: clamp.told(batch, t))
 
-    def hide(self, batch: Any) -> Any:
+    def hide(self, batch: Graphs) -> Graphs:
         """That batch for the unconditional half of a guidance, in which nothing given shows."""
         return self._with(batch, lambda clamp: clamp.hidden(batch))
 
-    def _with(self, batch: Any, fields: Callable[[ClampedDescriptor], dict[str, torch.Tensor]]) -> Any:
+    def _with(self, batch: Graphs, fields: Callable[[ClampedDescriptor], dict[str, torch.Tensor]]) -> Graphs:
         changes = [fields(clamp) for clamp in self.clamped.values() if clamp.clean]
         return batch.replace(**{key: value for change in changes for key, value in change.items()})

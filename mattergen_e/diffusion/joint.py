@@ -20,6 +20,7 @@ from mattergen_e.descriptors.rows import any_of_crystal, structure_rows
 from mattergen_e.diffusion.fields import STRUCTURE_TIME, JointFields, time_key
 from mattergen_e.diffusion.site_conditions import SiteCondition, attach_site_conditions, draw_shares
 from mattergen_e.errors import UserError
+from mattergen_e.types import Graphs
 from mattergen_e.upstream import exit_on_user_error
 
 #: What a training example of each mode has clean: nothing, the structure, the descriptors of some rows.
@@ -85,7 +86,7 @@ class Preparation:
         self.descriptors = descriptors
         self.shares = shares
 
-    def __call__(self, batch: Any) -> Any:
+    def __call__(self, batch: Graphs) -> Graphs:
         """Adds descriptors in diffused units, who knows them, where they are given, and the mode of each crystal."""
         batch = self.first(batch)
         n_crystals, device = batch.get_batch_size(), batch["pos"].device
@@ -129,7 +130,7 @@ class JointCorruption(MultiCorruption):
         self.structure_fields = list(base.corruptions)
         self.descriptors = dict(descriptors)
 
-    def sample_marginal(self, batch: Any, t: torch.Tensor) -> Any:
+    def sample_marginal(self, batch: Graphs, t: torch.Tensor) -> Graphs:
         """Noises a batch at times t (n_crystals,), field by field as the crystals' modes say.
 
         A crystal without labels of a descriptor has that descriptor at full noise: it is generated without. So have the
@@ -169,7 +170,7 @@ class FieldLossInMode:
         self.name = name
         self.descriptor = descriptor
 
-    def __call__(self, *, t: torch.Tensor, batch: Any, **arguments: Any) -> torch.Tensor:
+    def __call__(self, *, t: torch.Tensor, batch: Graphs, **arguments: Any) -> torch.Tensor:
         """Loss per crystal, shape (n_crystals,), whose mean is the mean over the crystals that count."""
         if self.descriptor is None:
             counts = batch[MODE] != PREDICT
@@ -182,7 +183,7 @@ class FieldLossInMode:
                 loss = loss / alpha**2
         return torch.where(counts, loss, torch.zeros_like(loss)) * (len(counts) / counts.sum().clamp(min=1))
 
-    def _counting(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _counting(self, batch: Graphs) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Crystals (n_crystals,) with free rows of a known descriptor, and these rows (n_rows,); None: all."""
         known = batch[known_key(self.name)]
         if given_key(self.name) not in batch:

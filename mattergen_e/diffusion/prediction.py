@@ -14,6 +14,7 @@ from mattergen_e.diffusion.fields import STRUCTURE_TIME
 from mattergen_e.diffusion.joint import CLEAN_TIME
 from mattergen_e.diffusion.predictors import DescriptorPredictor
 from mattergen_e.errors import UserError
+from mattergen_e.types import Graphs
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Prediction:
 
 @torch.no_grad()
 def predict_descriptors(
-    model: DiffusionLightningModule, structures: Any, *, samples: int = 8, steps: int = 20
+    model: DiffusionLightningModule, structures: Graphs, *, samples: int = 8, steps: int = 20
 ) -> dict[str, Prediction]:
     """Samples the descriptors of known structures.
 
@@ -68,7 +69,7 @@ def _summary(values: torch.Tensor) -> Prediction:
     return Prediction(values.mean(dim=0), values.std(dim=0, unbiased=len(values) > 1))
 
 
-def denoise_descriptors(module: Any, structures: Any, descriptors: Mapping[str, Descriptor], steps: int) -> Any:
+def denoise_descriptors(module: Any, structures: Graphs, descriptors: Mapping[str, Descriptor], steps: int) -> Graphs:
     """One reverse pass over the descriptors of a diffusion module, the structures clean; returns the last mean."""
     predictors = {n: DescriptorPredictor(module.corruption.sdes[n], d) for n, d in descriptors.items()}
     rows = {n: d.rows(structures) for n, d in descriptors.items()}

@@ -11,6 +11,8 @@ from mattergen.diffusion.sampling.predictors import AncestralSamplingPredictor
 
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.descriptors.rows import any_of_crystal
+from mattergen_e.diffusion.settings import LEAST_VOLUME_ON_THE_WAY
+from mattergen_e.types import Graphs
 
 
 class DescriptorPredictor(AncestralSamplingPredictor):
@@ -63,7 +65,9 @@ class CrystalGuard:
     #: Atoms per cubic angstrom of a parked crystal; an ordinary solid.
     parking_density = 0.0577
 
-    def __init__(self, cutoff: float, least_volume: float = 0.5, largest_volume: float | None = None) -> None:
+    def __init__(
+        self, cutoff: float, least_volume: float = LEAST_VOLUME_ON_THE_WAY, largest_volume: float | None = None
+    ) -> None:
         """Makes a guard for a network that sees neighbours within `cutoff` angstrom.
 
         In a crystal whose shortest distance between sites is d, a site takes at least d**3 / sqrt(2) (close packing).
@@ -107,7 +111,7 @@ class CrystalGuard:
         self.park(any_of_crystal(bad, crystals, len(self.parked)))
         return torch.where(bad.reshape(-1, *[1] * (x.dim() - 1)), torch.rand_like(x), x)
 
-    def score(self, score: Any, rows: Mapping[str, torch.Tensor]) -> Any:
+    def score(self, score: Graphs, rows: Mapping[str, torch.Tensor]) -> Graphs:
         """Scores with all those of a crystal at zero if one of them is not finite; marks such crystals.
 
         Langevin steps are scaled with an average over the batch, so that one such number would reach every crystal.

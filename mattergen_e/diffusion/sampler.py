@@ -21,6 +21,7 @@ from mattergen_e.diffusion.held import Held
 from mattergen_e.diffusion.predictors import CrystalGuard, DescriptorPredictor, Guarded
 from mattergen_e.diffusion.settings import reverse_steps, volume_bounds
 from mattergen_e.errors import UserError
+from mattergen_e.types import Graphs
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class JointSampler(GuidedPredictorCorrector):
             **arguments,
         )
 
-    def with_fields(self, conditioning_data: Any) -> Any:
+    def with_fields(self, conditioning_data: Graphs) -> Graphs:
         """Adds the descriptors' fields, of zeros, to conditions: the sampler takes the shapes from there."""
         fields: dict[str, torch.Tensor] = {}
         for name, descriptor in self.descriptors.items():
@@ -180,11 +181,11 @@ class JointSampler(GuidedPredictorCorrector):
         rows = {name: self._rows(name, x) for name in fields}
         return self.guard.score(x.replace(**{name: score[name] for name in fields}), rows)
 
-    def _rows(self, name: str, x: Any) -> torch.Tensor:
+    def _rows(self, name: str, x: Graphs) -> torch.Tensor:
         """Crystal of each row of a field."""
         return self.descriptors[name].rows(x) if name in self.descriptors else structure_rows(name, x)
 
-    def _without_neighbours(self, x: Any) -> torch.Tensor:
+    def _without_neighbours(self, x: Graphs) -> torch.Tensor:
         """Which crystals have no pair or no triplet of sites within the network's cutoff, shape (n_crystals,), bool."""
         model: Any = self._diffusion_module.model
         gemnet = model.gemnet

@@ -9,7 +9,7 @@ from typing import Any
 from mattergen_e.errors import UserError
 
 #: Smallest volume per site (cubic angstrom) of a cell on the way where the settings have no word on it.
-LEAST_VOLUME = 0.5
+LEAST_VOLUME_ON_THE_WAY = 0.5
 
 
 def guidance_factor(scale: Any, omega: Any) -> float:
@@ -64,4 +64,4 @@ def volume_bounds(bounds: Sequence[Any]) -> tuple[float, float | None]:
     least, largest = bounds
     if least is not None and largest is not None and least >= largest:
         raise UserError(f"{named}: give the smaller volume first.")
-    return LEAST_VOLUME if least is None else least, largest
+    return LEAST_VOLUME_ON_THE_WAY if least is None else least, largest

@@ -22,7 +22,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mattergen_e.errors import UserError
-from mattergen_e.provenance import hash_file
+from mattergen_e.provenance import hash_file, versions
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -236,10 +235,7 @@ def _package(module: str) -> Path | None:
 
 
 def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
+    return versions((distribution,)).get(distribution)
 
 
 def _brief(error: Exception) -> str:

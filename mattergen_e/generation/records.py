@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mattergen_e.errors import UserError
+from mattergen_e.errors import UserError, first_problem
 
 RUN_NAME = "run.json"
 START_ANEW = "set MATTERGEN_E_EXISTING=overwrite to start anew"
@@ -94,8 +94,6 @@ def load_record(folder: str | Path) -> RunRecord:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give the output folder of a run with a joint model.") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise UserError(
-            f"{path} is damaged ({place}: {first['msg']}): put back a copy of it, or {START_ANEW}."
+            f"{path} is damaged ({first_problem(error)}): put back a copy of it, or {START_ANEW}."
         ) from None

@@ -11,13 +11,11 @@ import torch
 from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
+from mattergen_e.crystals.checks import MIN_VOLUME_PER_SITE
 from mattergen_e.descriptors.artefact import Artefact
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.descriptors.rows import any_of_crystal
 from mattergen_e.spectra.objects import CrystalSpectra
-
-#: Smallest volume per site (cubic angstrom) of a crystal that is kept; solid hydrogen under pressure has more.
-LEAST_VOLUME = 1.0
 
 
 @dataclass
@@ -80,7 +78,7 @@ def is_healthy(
     cell = batch["cell"]
     finite = cell.isfinite().flatten(1).all(dim=1)
     volume = torch.linalg.det(torch.nan_to_num(cell)).abs() / batch["num_atoms"]
-    return finite & ~bad & ~parked & (volume >= LEAST_VOLUME) & (volume <= 1.001 * largest_volume)
+    return finite & ~bad & ~parked & (volume >= MIN_VOLUME_PER_SITE) & (volume <= 1.001 * largest_volume)
 
 
 def to_crystals(batch: Any, descriptors: Mapping[str, Descriptor], wanted: Sequence[bool]) -> list[Drawn | None]:

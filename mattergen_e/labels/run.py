@@ -13,7 +13,7 @@ from pathlib import Path
 from mattergen_e.crystals.findings import LabelError
 from mattergen_e.errors import UserError
 from mattergen_e.labels.duplicates import find_duplicates
-from mattergen_e.labels.folder import LABELS, LabelStore, Outcome, open_store
+from mattergen_e.labels.folder import LABELS, LabelStore, Outcome, is_label_folder, open_store
 from mattergen_e.labels.process import make_label
 from mattergen_e.labels.settings import LabelSettings
 from mattergen_e.labels.sources import Task, find_tasks, read_calculation
@@ -85,6 +85,33 @@ def label(
     tasks = find_tasks([Path(source) for source in sources])
     with open_store(Path(out), settings, overwrite) as store:
         return _label(tasks, store, settings, dict(properties or {}), jobs, backend, keep_duplicates, progress)
+
+
+def label_calculations(
+    sources: Sequence[str | Path], out: str | Path, *, jobs: int | None = None, progress: bool = True
+) -> tuple[list[Path], list[Outcome]]:
+    """Label those sources of a cache that are calculations, with the default settings.
+
+    Args:
+        sources: Whatever `label` takes, beside folders of labels and files, which stay as they are.
+        out: Folder of the labels; the same call goes on where an earlier one was stopped.
+        jobs: Workers; None takes one per core.
+        progress: Show a progress bar on stderr if it is a terminal.
+
+    Returns:
+        The sources of the cache in their order, `out` in the place of the first calculations; and the calculations
+        without labels.
+
+    Raises:
+        UserError: If a source is wrong.
+    """
+    files, out = [Path(source) for source in sources], Path(out)
+    raw = [file for file in files if (file.is_dir() and not is_label_folder(file)) or file.suffix == ".npz"]
+    if not raw:
+        return files, []
+    summary = label(raw, out, jobs=jobs, progress=progress)
+    kept = [out if file is raw[0] else file for file in files if file is raw[0] or file not in raw]
+    return kept, [outcome for outcome in summary.outcomes if outcome.reason is not None]
 
 
 def _label(

@@ -16,7 +16,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mattergen_e.errors import UserError
+from mattergen_e.errors import UserError, first_problem
 from mattergen_e.files import replacing
 
 #: Digits of a fingerprint that are shown.
@@ -141,9 +141,7 @@ class Folder[D: BaseDescription, M: Trained]:
         except FileNotFoundError:
             raise UserError(f"{path} does not exist: give the folder of {self.a} ({self.command})") from None
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise UserError(f"{path} does not describe {self.a}: {place}: {first['msg']}") from error
+            raise UserError(f"{path} does not describe {self.a}: {first_problem(error)}") from error
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
 

@@ -24,9 +24,6 @@ from mattergen_e.files import add_array
 from mattergen_e.prediction.cells import CellMap
 from mattergen_e.spectra.grid import EnergyGrid
 
-#: Smallest volume per site, in cubic angstrom, of what is called a crystal.
-LEAST_VOLUME = 0.05
-
 
 @dataclass(frozen=True)
 class SitePrediction:

@@ -25,7 +25,9 @@ from typing import Any
 import numpy as np
 
 from mattergen_e.crystals.findings import LabelError
-from mattergen_e.errors import UserError
+from mattergen_e.errors import UserError, brief
+from mattergen_e.labels.vasp import dos as vasp_dos
+from mattergen_e.labels.vasp.vasprun import check_dos, read_vasprun
 from mattergen_e.spectra.curves import Curve
 from mattergen_e.spectra.grid import TOTAL_GRID
 from mattergen_e.spectra.processing import FLOOR, TotalDosSettings
@@ -206,25 +208,18 @@ def _calculated(name: str, raw: RawDos, n_sites: int, where: str) -> Curve:
 
 
 def _vasprun(path: Path) -> Curve:
-    from pymatgen.io.vasp.outputs import Vasprun
-
-    from mattergen_e.labels.vasp import dos as vasp_dos
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            run = Vasprun(path, parse_potcar_file=False)
-            collinear = not (run.parameters.get("LNONCOLLINEAR") or run.parameters.get("LSORBIT"))
-            problem = vasp_dos.damage(run) if collinear else "the calculation is not collinear"
-            if problem is None:
-                raw = vasp_dos.raw_dos(run, vasp_dos.fermi_energy(run))
-                return _calculated(path.name, raw, len(run.final_structure), str(path))
+            run = read_vasprun(path)
+            check_dos(run)
+            raw = vasp_dos.raw_dos(run, vasp_dos.fermi_energy(run))
     except LabelError as error:
         problem = error.sentence
-    except UserError:
-        raise
     except Exception as error:  # pymatgen raises whatever the first missing entry leads to
-        problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'incomplete'}"
+        problem = brief(error)
+    else:
+        return _calculated(path.name, raw, len(run.final_structure), str(path))
     raise UserError(f"{path} has no density of states that can be used ({problem}).")
 
 

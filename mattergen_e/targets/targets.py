@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mattergen_e.data.conditions import CACHED
-from mattergen_e.errors import UserError
+from mattergen_e.errors import UserError, first_problem
 from mattergen_e.files import add_array, replacing
 from mattergen_e.spectra.curves import NOT_GIVEN, Curve, check_curve, check_window, inside, on_grid
 from mattergen_e.spectra.grid import TOTAL_GRID, EnergyGrid
@@ -127,10 +127,10 @@ def _request(name: str, value: Any) -> Request:
     try:
         return Request(**value) if isinstance(value, Mapping) else Request(file=value)
     except (ValidationError, TypeError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
-        place = ".".join(map(str, first["loc"])) or "its value"
+        whole = "its value"
+        problem = first_problem(error, whole) if isinstance(error, ValidationError) else f"{whole}: {error}"
         raise UserError(
-            f"--properties_to_condition_on, '{name}': {place}: {first['msg']}; give a file with a spectrum, or "
+            f"--properties_to_condition_on, '{name}': {problem}; give a file with a spectrum, or "
             "{'file': FILE} with 'per_curve', 'window': [LOW, HIGH] (eV), 'smearing' (eV) or 'predictor': FOLDER."
         ) from None
 

@@ -40,7 +40,9 @@ def split(tmp_path_factory, crystals, make_entry, write):
 
 @pytest.fixture(scope="module")
 def dataset(split):
-    return JointCrystalDataset.from_cache_path(str(split), ["bader_charge", "vec"], properties=["dft_band_gap"])
+    return JointCrystalDataset.from_cache_path(
+        str(split), descriptors=["bader_charge", "vec"], properties=["dft_band_gap"]
+    )
 
 
 def test_items_are_those_of_mattergen_plus_site_values(split, dataset):
@@ -138,7 +140,7 @@ def test_without_site_values(split):
 
 def test_what_the_cache_lacks_is_named(split, tmp_path):
     with pytest.raises(UserError, match=r"magmom.npy does not exist: .* it has: bader_charge, vec"):
-        JointCrystalDataset.from_cache_path(str(split), ["magmom"])
+        JointCrystalDataset.from_cache_path(str(split), descriptors=["magmom"])
     with pytest.raises(UserError, match=r"hhi_score.json does not exist: .* it has: dft_band_gap"):
         JointCrystalDataset.from_cache_path(str(split), properties=["hhi_score"])
     with pytest.raises(UserError, match="is not a split of a cache"):
@@ -162,7 +164,7 @@ def test_parts_that_do_not_fit(split, tmp_path, file, words):
     shutil.copytree(split, broken)
     np.save(broken / file, np.load(broken / file)[:5])
     with pytest.raises(UserError, match=words):
-        JointCrystalDataset.from_cache_path(str(broken), ["bader_charge"])
+        JointCrystalDataset.from_cache_path(str(broken), descriptors=["bader_charge"])
 
 
 @pytest.mark.parametrize(
@@ -194,8 +196,8 @@ def test_descriptors_read_their_own_training_values(split):
         def read_cache(self, split_dir):
             return 2 * super().read_cache(split_dir)
 
-    plain = JointCrystalDataset.from_cache_path(str(split), ["bader_charge"])
+    plain = JointCrystalDataset.from_cache_path(str(split), descriptors=["bader_charge"])
     descriptors = {"bader_charge": Doubled(), "dummy": Dummy()}  # the key is the name
-    doubled = JointCrystalDataset.from_cache_path(str(split), descriptors)
+    doubled = JointCrystalDataset.from_cache_path(str(split), descriptors=descriptors)
     assert list(doubled.site_values) == ["bader_charge"]
     assert np.array_equal(doubled.site_values["bader_charge"], 2 * plain.site_values["bader_charge"], equal_nan=True)

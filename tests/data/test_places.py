@@ -146,7 +146,7 @@ def test_items_hold_the_rows_of_every_place(tmp_path, write):
     ]
     build(tmp_path, write, entries)
     descriptors = {descriptor.name: descriptor for descriptor in (FORCE, DIPOLE, ENERGY, DENSITY)}
-    dataset = JointCrystalDataset.from_cache_path(str(tmp_path / "cache" / "train"), descriptors)
+    dataset = JointCrystalDataset.from_cache_path(str(tmp_path / "cache" / "train"), descriptors=descriptors)
     batch = collate([dataset[i] for i in range(3)])
     assert batch["energy"].tolist() == [[0.0], [1.0], [2.0]]
     assert torch.equal(batch["density"][:, 0].reshape(3, 4, 4, 4), torch.tensor(np.array(grids)).float())

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from mattergen_e.cli.data import app
 from mattergen_e.data.build import build_cache
 from mattergen_e.data.cache import load_manifest, open_crystals, open_sites, require_processing
 from mattergen_e.errors import UserError
-from mattergen_e.labels.run import label
+from mattergen_e.labels.run import label, label_calculations
 from mattergen_e.labels.settings import LabelSettings
 from mattergen_e.spectra.processing import AtomicDosSettings, TotalDosSettings
 
@@ -120,12 +122,35 @@ def test_labels_become_a_cache_with_its_processing(calculations: Path, tmp_path:
 
 def test_cache_is_built_from_calculations_directly(calculations: Path, tmp_path: Path) -> None:
     (calculations / "broken.npz").write_bytes(b"nothing")
-    direct = build_cache([calculations], tmp_path / "direct", jobs=1)
+    result = CliRunner().invoke(app, ["build", str(calculations), "--out", str(tmp_path / "direct"), "--jobs", "1"])
+    assert result.exit_code == 0, result.output
+    direct = load_manifest(tmp_path / "direct")
     (calculations / "broken.npz").unlink()
     label([calculations], tmp_path / "labels", jobs=1)
     by_labels = build_cache([tmp_path / "labels"], tmp_path / "cache", jobs=1)
     assert direct.splits == by_labels.splits
     assert [item.id for item in direct.dropped] == ["broken"] and (tmp_path / "direct.labels").is_dir()
+
+
+def test_labels_take_the_place_of_calculations_among_the_sources(calculations: Path, tmp_path: Path) -> None:
+    first, second = sorted(calculations.glob("*.npz"))[:2]
+    file, out = tmp_path / "x.jsonl", tmp_path / "labels"
+    kept, failed = label_calculations([file, first, tmp_path / "y.csv", second], out, jobs=1)
+    assert kept == [file, out, tmp_path / "y.csv"] and failed == [] and len(labels_of(out)) == 2
+    assert label_calculations([file, out], tmp_path / "none", jobs=1) == ([file, out], [])
+    assert not (tmp_path / "none").exists()
+
+
+def test_options_are_checked_before_calculations_are_labelled(calculations: Path, tmp_path: Path) -> None:
+    arguments = ["build", str(calculations), "--out", str(tmp_path / "out"), "--property", "colour"]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, UserError) and "'colour' is unknown to MatterGen" in str(result.exception)
+    assert not (tmp_path / "out.labels").exists()
+
+
+def test_cache_is_not_built_from_calculations_without_labels(calculations: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no folder of labels: make one of its calculations with 'mattergen-e data"):
+        build_cache([calculations], tmp_path / "out", jobs=1)
 
 
 def test_labels_made_differently_do_not_mix(calculations: Path, tmp_path: Path) -> None:

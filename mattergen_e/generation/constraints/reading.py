@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from mattergen_e.descriptors.registry import known
+from mattergen_e.diffusion.settings import LEAST_VOLUME_ON_THE_WAY
 from mattergen_e.errors import UserError
 from mattergen_e.generation.constraints.schema import ConstraintsFile, SpectrumSource
 from mattergen_e.spectra.curves import Curve, check_curve
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
-
-#: Smallest volume per site, in cubic angstrom, of what is called a crystal.
-LEAST_VOLUME = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,7 +297,7 @@ def _check_structure(structure: Structure, where: str) -> None:
     if unknown:
         raise UserError(f"{where} holds {unknown[0]}, an element that MatterGen does not know.")
     numbers = np.concatenate([structure.lattice.matrix.ravel(), structure.frac_coords.ravel()])
-    if not np.isfinite(numbers).all() or structure.volume < LEAST_VOLUME * len(structure):
+    if not np.isfinite(numbers).all() or structure.volume < LEAST_VOLUME_ON_THE_WAY * len(structure):
         raise UserError(f"{where} is no crystal: its cell or positions are not finite, or its cell has no volume.")
 
 

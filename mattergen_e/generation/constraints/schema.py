@@ -47,7 +47,8 @@ class Site(BaseModel):
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    __pydantic_extra__: dict[str, Value]
+    # pydantic's own way to say the type of keys that have no field
+    __pydantic_extra__: dict[str, Value]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     site: Annotated[int, Field(ge=0, lt=MAX_SITES)]
     element: Annotated[str, StringConstraints(pattern=r"^[A-Z][a-z]?$")] | None = None

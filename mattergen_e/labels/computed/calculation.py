@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from mattergen_e import provenance
 from mattergen_e.crystals.findings import Finding, LabelError
 from mattergen_e.files import replacing
 from mattergen_e.labels.bader import find_basins
@@ -164,14 +165,8 @@ def _calculate(job: Job, work: Path) -> dict[str, Any]:
         "max_spread_equivalent_sites": spread,
         "findings": [vars(finding) for finding in findings],
         "settings": job.settings.model_dump(mode="json"),
-        "versions": versions | _own_versions(),
+        "versions": versions | provenance.versions(("mattergen-e", "baderkit")),
     }
-
-
-def _own_versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("mattergen-e", "baderkit")}
 
 
 def _checked(job: Job) -> Structure:

@@ -246,6 +246,7 @@ def versions() -> dict[str, str]:
     import ase
     import gpaw  # type: ignore[import-not-found]
 
+    # By hand: mattergen_e.provenance is not there in the Python that runs this file.
     numbers = {"python": ".".join(map(str, sys.version_info[:3]))}
     return {**numbers, "gpaw": gpaw.__version__, "ase": ase.__version__, "numpy": np.__version__}
 

@@ -6,7 +6,6 @@ The layout is that of `mattergen_e.labels.materials_project.source`.
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from mattergen_e.crystals.findings import LabelError
 from mattergen_e.errors import brief
 from mattergen_e.files import replacing
 from mattergen_e.labels.arrays import make_structure, read_arrays
+from mattergen_e.labels.vasp.valence import potentials
 from mattergen_e.spectra.raw import RawDos
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def valence_electrons(structure: Structure, potcars: list[str]) -> NDArray[np.fl
     Raises:
         LabelError: With reason no_valence, if a potential or its electrons are not known.
     """
-    table = _potentials()
+    table = potentials()
     names = {name.split("_")[0]: name for name in potcars}
     electrons = {symbol: table.get(name, frozenset()) for symbol, name in names.items()}
     for symbol in dict.fromkeys(site.specie.symbol for site in structure):
@@ -237,19 +237,3 @@ def valence_electrons(structure: Structure, potcars: list[str]) -> NDArray[np.fl
             sentence = f"the valence of {symbol} (potential {names.get(symbol, 'unknown')}) is not known"
             raise LabelError("no_valence", f"{sentence}: give bader.valence, electrons by element")
     return np.array([next(iter(electrons[site.specie.symbol])) for site in structure], dtype=np.float64)
-
-
-@cache
-def _potentials() -> dict[str, frozenset[float]]:
-    """Valences of VASP's PBE potentials by name; more than one where tables differ."""
-    from importlib.resources import files
-
-    from monty.serialization import loadfn
-
-    found: dict[str, set[float]] = {}
-    path = Path(str(files("pymatgen.io.vasp"))) / "potcar-summary-stats.json.bz2"
-    tables = loadfn(path) if path.is_file() else {}
-    for potentials in (table for name, table in tables.items() if name.startswith("PBE")):
-        for variant in (variant for variants in potentials.values() for variant in variants):
-            found.setdefault(variant["symbol"], set()).add(float(variant["ZVAL"]))
-    return {name: frozenset(values) for name, values in found.items()}

@@ -10,7 +10,6 @@ label needs, and keeps neither the integrated DOS nor the valences. It reads wit
 
 from __future__ import annotations
 
-import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +28,10 @@ from mattergen_e.labels.vasp.files import (
     check_same,
     choose_files,
     find_calculations,
-    read_bytes,
     read_density,
-    reading,
     sha256,
 )
+from mattergen_e.labels.vasp.vasprun import check_dos, read_vasprun
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -99,37 +97,8 @@ def _plain(structure: Structure) -> Structure:
 
 
 def _vasprun(path: Path, settings: LabelSettings) -> Vasprun:
-    from lxml.etree import XMLSyntaxError
-    from pymatgen.io.vasp.outputs import Vasprun
-
-    try:
-        with reading(path), warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            if path.stat().st_size == 0:
-                raise LabelError("damaged_file", f"{path.name} is empty")
-            vasprun = Vasprun(path, parse_potcar_file=False)
-            parameters, n_steps = vasprun.parameters, len(vasprun.ionic_steps)
-            collinear = not (parameters.get("LNONCOLLINEAR") or parameters.get("LSORBIT"))
-            converged = n_steps > 0 and bool(vasprun.converged_electronic)
-            n_sites, n_symbols = len(vasprun.final_structure), len(vasprun.atomic_symbols)
-            float(parameters["NELECT"])
-    except XMLSyntaxError as error:
-        raise LabelError("damaged_file", f"{path.name} is cut off or no XML ({error.msg})") from None
-    except LabelError:
-        raise
-    except Exception as error:  # pymatgen raises whatever the first missing entry leads to
-        sentence = f"{path.name} is incomplete or garbled ({type(error).__name__}: {error})"
-        raise LabelError("damaged_file", sentence) from None
-    if not collinear:
-        raise LabelError(
-            "not_collinear", f"{path.name} is of a non-collinear calculation, whose spins cannot be summed"
-        )
-    if n_steps == 0 or n_sites != n_symbols:
-        raise LabelError("damaged_file", f"{path.name} holds {n_steps} finished steps and {n_sites} sites")
-    problem = vasp_dos.damage(vasprun)
-    if problem is not None:
-        raise LabelError("damaged_file", f"{path.name} is garbled: {problem}")
-    if not converged and not settings.allow_unconverged:
+    vasprun = read_vasprun(path)
+    if not vasprun.converged_electronic and not settings.allow_unconverged:
         raise LabelError("not_converged", f"the last electronic steps of {path.name} did not converge (NELM reached)")
     return vasprun
 
@@ -162,7 +131,7 @@ def _add_bands(result: Calculation, vasprun: Vasprun) -> None:
     if not result.record["converged"]:
         findings.append(Finding("calculation", "not_converged", "the electronic steps did not converge; taken anyway"))
     try:
-        _check_dos(vasprun)
+        check_dos(vasprun)
         efermi = vasp_dos.fermi_energy(vasprun)
         result.record |= {"fermi_energy_ev": round(efermi, 6), "fermi_energy_vasp_ev": float(vasprun.efermi or 0)}
     except LabelError as error:
@@ -176,19 +145,6 @@ def _add_bands(result: Calculation, vasprun: Vasprun) -> None:
         result.dos = vasp_dos.raw_dos(vasprun, efermi)
     except LabelError as error:
         findings.append(Finding("total_dos", error.reason, error.sentence, refused=True))
-
-
-def _check_dos(vasprun: Vasprun) -> None:
-    """Check that pymatgen could read the DOS; where it could not, say why."""
-    if getattr(vasprun, "dos_has_errors", True) or not hasattr(vasprun, "tdos"):
-        content = read_bytes(Path(vasprun.filename))
-        start = content.rfind(b"<dos")
-        if start < 0:
-            raise LabelError("bad_dos", "vasprun.xml holds no DOS")
-        head = content[start : start + 300]
-        if b'name="efermi"' not in head or b"*" in head.split(b'name="efermi"')[1][:60]:
-            raise LabelError("no_fermi_energy", "vasprun.xml gives no Fermi energy with its DOS")
-        raise LabelError("bad_dos", "the DOS of vasprun.xml is garbled")
 
 
 # -- densities --------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def guess(
         LabelError: With reason no_valence, if none or several choices fit.
     """
     amounts = {str(e.symbol): n for e, n in structure.composition.element_composition.items()}
-    options = _table() | {symbol: {value} for symbol, value in (known or {}).items()}
+    options = _by_element() | {symbol: {value} for symbol, value in (known or {}).items()}
     choices = [sorted(options.get(symbol, ())) for symbol in amounts]
     ask = "give bader.valence, electrons by element"
     if np.prod([float(len(choice)) for choice in choices]) > 1e5:
@@ -93,20 +93,28 @@ def guess(
 
 
 @cache
-def _table() -> dict[str, set[float]]:
-    """Valences of VASP's PBE potentials by element; fractional hydrogen left out."""
+def potentials() -> dict[str, frozenset[float]]:
+    """Valences of VASP's PBE potentials by name, e.g. Na_pv; more than one where pymatgen's tables differ."""
     from importlib.resources import files
 
     from monty.serialization import loadfn
 
-    table: dict[str, set[float]] = {}
+    found: dict[str, set[float]] = {}
     path = Path(str(files("pymatgen.io.vasp"))) / _TABLE
-    if not path.is_file():
-        return table
-    for functional, potentials in loadfn(path).items():
-        for variants in potentials.values() if functional.startswith("PBE") else ():
-            for variant in variants:
-                symbol = re.split(r"[_.]", variant["symbol"])[0]
-                if symbol.isalpha() and float(variant["ZVAL"]).is_integer():
-                    table.setdefault(symbol, set()).add(float(variant["ZVAL"]))
-    return table
+    tables = loadfn(path) if path.is_file() else {}
+    for table in (table for functional, table in tables.items() if functional.startswith("PBE")):
+        for variant in (variant for variants in table.values() for variant in variants):
+            found.setdefault(variant["symbol"], set()).add(float(variant["ZVAL"]))
+    return {name: frozenset(values) for name, values in found.items()}
+
+
+@cache
+def _by_element() -> dict[str, set[float]]:
+    """Valences of VASP's PBE potentials by element; fractional hydrogen left out."""
+    found: dict[str, set[float]] = {}
+    for name, values in potentials().items():
+        symbol = re.split(r"[_.]", name)[0]
+        whole = {value for value in values if value.is_integer()}
+        if symbol.isalpha() and whole:
+            found.setdefault(symbol, set()).update(whole)
+    return found

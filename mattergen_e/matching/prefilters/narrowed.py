@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from copy import copy
 from typing import Any
 
@@ -28,7 +28,7 @@ class NarrowedMatcher(StructureMatcher):
         matcher._wanted = frozenset(mapping.tobytes() for mapping in np.ascontiguousarray(wanted, dtype=np.int64))
         return bool(matcher.fit(first, second, skip_structure_reduction=True))
 
-    def _get_lattices(self, target_lattice: Any, s: Any, supercell_size: int = 1) -> Iterator[Any]:
+    def _get_lattices(self, target_lattice: Any, s: Any, supercell_size: int = 1) -> Generator[Any, Any, None]:
         for lattice, mapping in super()._get_lattices(target_lattice, s, supercell_size):
             if np.ascontiguousarray(mapping, dtype=np.int64).tobytes() in self._wanted:
                 yield lattice, mapping

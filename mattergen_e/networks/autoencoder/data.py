@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mattergen_e.data.cache import load_array, load_manifest, open_sites
-from mattergen_e.errors import UserError
+from mattergen_e.errors import UserError, first_problem
 from mattergen_e.networks.autoencoder.model import SPECTRA, Autoencoder, check_spectra
 from mattergen_e.spectra.processing import AtomicDosSettings
 
@@ -93,9 +93,8 @@ def read_processing(cache: str | Path) -> AtomicDosSettings:
     try:
         return AtomicDosSettings.model_validate(found)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{cache}: processing of {SPECTRA!r}: {place}: {first['msg']}; build the cache anew") from error
+        problem = first_problem(error)
+        raise UserError(f"{cache}: processing of {SPECTRA!r}: {problem}; build the cache anew") from error
 
 
 def read_split(split_dir: str | Path) -> SiteSpectra:

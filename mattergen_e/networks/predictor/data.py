@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mattergen_e.data.cache import load_manifest, open_crystals, open_sites
 from mattergen_e.data.dataset import JointCrystalDataset
-from mattergen_e.errors import UserError
+from mattergen_e.errors import UserError, first_problem
 from mattergen_e.networks.predictor.grids import Grids
 from mattergen_e.networks.predictor.neighbours import Edges, neighbours
 from mattergen_e.networks.predictor.settings import EncoderSettings
@@ -138,9 +138,8 @@ def read_processing(cache: str | Path) -> Processing:
         try:
             return kind.model_validate(found)
         except ValidationError as error:
-            place = ".".join(str(part) for part in error.errors()[0]["loc"])
-            reason = error.errors()[0]["msg"]
-            raise UserError(f"{cache}: processing of {name!r}: {place}: {reason}; build the cache anew") from error
+            problem = first_problem(error)
+            raise UserError(f"{cache}: processing of {name!r}: {problem}; build the cache anew") from error
 
     return Processing(atomic_dos=read(SITES, AtomicDosSettings), total_dos=read(TOTAL, TotalDosSettings))
 
