@@ -83,6 +83,7 @@ class AtomicDos(Descriptor):
             axis="density of states (states/eV)",
             distance=partial(wasserstein, grid=grid or ATOMIC_GRID),
             summary="median",
+            noun="spectra",
         )
 
     # -- the constraint

@@ -44,7 +44,14 @@ class BaderCharge(Descriptor):
 
     def measure(self, grid: EnergyGrid | None = None) -> Measure:
         """The mean absolute error of the sites' charges."""
-        return replace(super().measure(grid), key="charge", column="charge_mae", title="Charges", axis="charge (e)")
+        return replace(
+            super().measure(grid),
+            key="charge",
+            column="charge_mae",
+            title="Charges",
+            axis="charge (e)",
+            noun="charges",
+        )
 
     def after_step(self, x: torch.Tensor, *, s: float, ds: float, batch_idx: torch.Tensor) -> torch.Tensor:
         """Subtracts a growing part of each crystal's mean charge from its sites (eq. 6)."""

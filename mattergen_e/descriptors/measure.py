@@ -24,6 +24,7 @@ class Measure:
         distance: Distance of each row: (n_rows, dim) generated and (n_rows, dim) computed values to (n_rows,), NaN
             where there is none.
         summary: Which number stands for many rows.
+        noun: What people call the values, in the plural.
     """
 
     key: str
@@ -34,6 +35,12 @@ class Measure:
     axis: str
     distance: Callable[[NDArray[np.floating], NDArray[np.floating]], NDArray[np.float64]]
     summary: Literal["mean", "median"] = "mean"
+    noun: str = "values"
+
+    @property
+    def mean_key(self) -> str:
+        """Of the mean distance in evaluation.json."""
+        return "mae" if self.name == "mean absolute error" else "mean"
 
 
 def mean_absolute(generated: NDArray[np.floating], reference: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -29,9 +29,6 @@ from mattergen_e.evaluation.labels import Label, Labels, Pair, components, pair
 from mattergen_e.spectra.grid import EnergyGrid
 from mattergen_e.spectra.metrics import summarise
 
-#: What people call the values of a descriptor in a reason.
-_WORDS = {"bader_charge": "charges", "atomic_dos": "spectra"}
-
 Values = NDArray[np.floating]
 
 
@@ -81,7 +78,7 @@ class Compared:
         """
         everything = np.ones(len(self.index), dtype=bool)
         told = asdict(replace(self.measure, distance=np.abs))
-        del told["distance"]
+        del told["distance"], told["noun"]
         return {
             "all": self._of(everything),
             "sun": self._of(_among(self.index, sun)),
@@ -99,7 +96,7 @@ class Compared:
         if self.measure.summary == "median":
             some = {"median": found.median, "mean": found.mean, "undefined": found.undefined}
             return some | counts | ({"sites": found.sites} if self.place == "site" else {"rows": found.sites})
-        return {"mae" if self.measure.name == "mean absolute error" else "mean": found.mean} | counts
+        return {self.measure.mean_key: found.mean} | counts
 
     def arrays(self, sun: Collection[int] = ()) -> dict[str, NDArray[Any]]:
         """Arrays of descriptor_sites.npz by name, for curves also the distances and energies."""
@@ -190,12 +187,12 @@ def compare(descriptor: Descriptor, candidates: Sequence[Candidate], labels: Lab
         return None
     pairs, reasons = pair(having, labels)
     grid: EnergyGrid | None = None
+    word = descriptor.measure().noun
     found: list[tuple[Pair, Values, Values]] = []
     for item in pairs:
         rows = len(item.order) if descriptor.place == "site" else 1
         generated = _rows(_generated(item.candidate, descriptor, curves), descriptor, rows)
         reference = _rows(item.label.value(descriptor.name), descriptor, rows)
-        word = _WORDS.get(descriptor.name, descriptor.name)
         if generated is None or reference is None:
             reasons[item.candidate.index] = f"{'it' if generated is None else 'its label'} has no {word}"
             continue

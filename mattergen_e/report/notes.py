@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mattergen_e.evaluation.schema import ALL, UNITS
 from mattergen_e.evaluation.statistics import LEAST_EXPECTED
-from mattergen_e.report.rates import A_FILE, ALL, COLUMNS, UNITS, Run, differing
+from mattergen_e.report.rates import A_FILE, COLUMNS, Run, differing
 
 if TYPE_CHECKING:
     from mattergen_e.report.comparison import Comparison

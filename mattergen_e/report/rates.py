@@ -6,77 +6,19 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
-from mattergen_e.errors import UserError
-from mattergen_e.report.dos_block import DosTargets
-
-FOLDER, SUMMARY = "evaluation", "evaluation.json"
+from mattergen_e.errors import UserError, first_problem
+from mattergen_e.evaluation.schema import ALL, FOLDER, SUMMARY, UNITS, Evaluation, Rate, parse
 
 #: What is compared: the key in evaluation.json, and the head of its column.
 COLUMNS = {"un": "UN", "sun": "SUN", "vsun": "VSUN", "success": "success"}
 
-#: The success rate for all properties of a condition at once.
-ALL = "all"
-
-MAX_CRYSTALS = 10**9
-
-UNITS = {"dft_band_gap": "eV", "formation_energy_per_atom": "eV/atom", "energy_above_hull": "eV/atom"}
-
 #: How a source names a file: perhaps what it holds, then its name and hash.
 _FILE = re.compile(r"(?:(?P<held>.*), )?.+ \(sha256 [0-9a-f]+\)", re.DOTALL)
 A_FILE = "a file"
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-
-class Rate(_Part):
-    """A count of crystals; with no count, the reason."""
-
-    count: int | None = Field(default=None, ge=0)
-    total: int = Field(ge=0, le=MAX_CRYSTALS)
-    reason: str | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.count is not None and self.count > self.total:
-            raise ValueError(f"the count {self.count} is more than the total {self.total}")
-        return self
-
-
-class SuccessRate(Rate):
-    """A success rate, and what it rests on."""
-
-    target: Any = None
-    tolerance: Any = None
-    source: Any = None
-
-
-class Reference(_Part):
-    """The reference set, by its hash, and where its energies are from."""
-
-    name: str | None = None
-    structures: int | None = None
-    hash: str | None = None
-    energy_source: Any = None
-
-
-class Evaluation(_Part):
-    """The parts of evaluation.json that are read here."""
-
-    format: Literal[1]
-    conditions: dict[str, Any] = {}
-    asked: int = Field(ge=0, le=MAX_CRYSTALS)
-    rates: dict[str, Rate]
-    success: dict[str, SuccessRate] = {}
-    settings: dict[str, Any] = {}
-    reference: Reference = Reference()
-    dos_targets: DosTargets | None = None
-    warnings: list[str] = []
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,20 +119,14 @@ def _folder_name(file: Path) -> str:
 
 def _read(file: Path) -> Evaluation:
     try:
-        return Evaluation.model_validate(json.loads(file.read_bytes(), parse_constant=_refuse))
+        return Evaluation.model_validate(parse(file.read_bytes()))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{file} is no evaluation of this version ({place}: {first['msg']}): evaluate again.") from None
+        raise UserError(f"{file} is no evaluation of this version ({first_problem(error)}): evaluate again.") from None
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{file} is not JSON ({reason}): give an evaluated run, or evaluate again.") from None
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}).") from None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
 
 
 def _value(value: Any) -> str:

@@ -13,15 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from mattergen_e.errors import UserError
+from mattergen_e.errors import UserError, first_problem
+from mattergen_e.evaluation.schema import (
+    CURVES,
+    FOLDER,
+    FORMAT,
+    JSON_LINES,
+    RELAXED,
+    SITES,
+    SUMMARY,
+    Evaluation,
+    parse,
+)
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
-
-FOLDER = "evaluation"
-SUMMARY, ROWS, RELAXED, SITES = "evaluation.json", "crystals.jsonl", "relaxed.extxyz", "descriptor_sites.npz"
-CURVES = "dos_targets.npz"
 
 Floats = NDArray[np.float64]
 
@@ -196,11 +204,10 @@ def read_run(path: Path) -> EvaluatedRun:
         raise UserError(f"{path} holds no {FOLDER}/{SUMMARY}: run `mattergen-e evaluate {path} --reference REF` first.")
     run = path.parent if folder == path and path.name == FOLDER else path
     with _sound(folder / SUMMARY):
-        summary = json.loads((folder / SUMMARY).read_bytes())
-        if not isinstance(summary, dict):
-            raise ValueError("it is no object")
-    with _sound(folder / ROWS):
-        rows = [json.loads(line) for line in (folder / ROWS).read_bytes().splitlines() if line.strip()]
+        summary = parse((folder / SUMMARY).read_bytes())
+        evaluation = _valid(summary)
+    with _sound(folder / JSON_LINES):
+        rows = [json.loads(line) for line in (folder / JSON_LINES).read_bytes().splitlines() if line.strip()]
         if not all(isinstance(row, dict) and isinstance(row.get("index"), int) for row in rows):
             raise ValueError("a line has no index")
     with _sound(folder / SITES):
@@ -208,11 +215,11 @@ def read_run(path: Path) -> EvaluatedRun:
     with _sound(folder / CURVES):
         curves = _target_curves(folder / CURVES)
     return EvaluatedRun(
-        name=str(summary.get("name") or run.resolve().name),
+        name=evaluation.name or run.resolve().name,
         folder=run,
         summary=summary,
         rows=rows,
-        structures=_structures(run, summary, {row["index"]: row.get("key") for row in rows}),
+        structures=_structures(run, evaluation, {row["index"]: row.get("key") for row in rows}),
         relaxed=_relaxed(folder / RELAXED),
         pairs=pairs,
         curves=curves,
@@ -226,20 +233,28 @@ def _sound(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run `mattergen-e evaluate` again, which writes it anew.") from None
-    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, LookupError, TypeError, EOFError, RecursionError, zipfile.BadZipFile) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{path} is damaged ({reason}): run `mattergen-e evaluate` again, which writes it anew."
         ) from error
 
 
-def _structures(run: Path, summary: dict[str, Any], keys: dict[int, Any]) -> dict[int, Structure]:
+def _valid(summary: Any) -> Evaluation:
+    """Evaluation.json, which for a report need not be complete."""
+    if not isinstance(summary, dict):
+        raise ValueError("it is no object")
+    try:
+        return Evaluation.model_validate({"format": FORMAT, "asked": 0, "rates": {}} | summary)
+    except ValidationError as error:
+        raise ValueError(first_problem(error)) from None
+
+
+def _structures(run: Path, evaluation: Evaluation, keys: dict[int, Any]) -> dict[int, Structure]:
     """Generated crystals by index, those that were evaluated; from the run's folder or the evaluation's first input."""
     from mattergen_e.evaluation.candidates import read_candidates
 
-    provenance = summary.get("provenance")
-    inputs = provenance.get("inputs") if isinstance(provenance, dict) else None
-    places = [run, *(Path(name) for name in list(inputs or {})[:1])]
+    places = [run, *(Path(name) for name in list(evaluation.provenance.inputs)[:1])]
     for place in places:
         try:
             found = {one.index: one.structure for one in read_candidates(place) if one.key == keys.get(one.index)}

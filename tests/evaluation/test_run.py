@@ -21,6 +21,8 @@ from mattergen_e.energies.relaxation import RelaxSettings
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation import output
 from mattergen_e.evaluation.run import Evaluation, evaluate
+from mattergen_e.evaluation.schema import TABLE
+from mattergen_e.evaluation.schema import Evaluation as Evaluated
 from mattergen_e.evaluation.settings import EvaluationSettings
 from mattergen_e.generation.formats import JSONL_NAME, Generated, batch_files
 
@@ -196,6 +198,15 @@ def test_the_files_say_what_was_done(evaluated: Evaluation, dozen: Path, referen
     assert any("no energy of 1 unique and novel crystals" in warning for warning in summary["warnings"])
     lines = [json.loads(line) for line in (folder / output.JSON_LINES).read_text().splitlines()]
     assert lines == evaluated.rows
+    assert list(summary) == [name for name in Evaluated.model_fields if name in summary]
+    kinds = {"number": float, "count": int, "flag": bool, "text": str, "properties": dict, "success": dict}
+    wrong = {
+        (column.name, type(line[column.name]).__name__)
+        for column in TABLE
+        for line in lines
+        if line[column.name] is not None and type(line[column.name]) is not kinds[column.kind]
+    }
+    assert wrong == set()
     with (folder / output.CSV).open(newline="") as file:
         assert [row["vsun"] for row in csv.DictReader(file)] == [str(row["vsun"]).lower() for row in lines]
     assert [file.name for file in folder.iterdir() if file.name.startswith(".")] == []

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from mattergen_e.evaluation.candidates import NOT_GENERATED, Candidate
+from mattergen_e.evaluation.schema import COLUMNS
 from mattergen_e.evaluation.settings import EvaluationSettings
 from mattergen_e.evaluation.summary import summarise
-from mattergen_e.evaluation.table import COLUMNS, StageResults, make_rows, to_csv, to_json_lines
+from mattergen_e.evaluation.table import StageResults, make_rows, to_csv, to_json_lines
 
 GAP = {"dft_band_gap": 3.0}
 

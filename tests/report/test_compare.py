@@ -9,8 +9,9 @@ import pytest
 from scipy.stats import chi2_contingency
 
 from mattergen_e.errors import UserError
+from mattergen_e.evaluation.schema import Evaluation
 from mattergen_e.report.compare import as_json, compare
-from mattergen_e.report.rates import Evaluation, Run
+from mattergen_e.report.rates import Run
 
 CRYSTALS = 1024
 

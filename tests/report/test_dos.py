@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from mattergen_e.errors import UserError
+from mattergen_e.evaluation.schema import Evaluation
 from mattergen_e.report import tables
 from mattergen_e.report.compare import as_json, compare
 from mattergen_e.report.dos_block import METRICS
 from mattergen_e.report.page import render
-from mattergen_e.report.rates import Evaluation, Run
+from mattergen_e.report.rates import Run
 from mattergen_e.report.runs import read_run
 
 #: "Density of States-Intermediated Crystal Generation", table 3: of the model, and of random pairing.

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from mattergen_e.errors import UserError
+from mattergen_e.evaluation.schema import Rate
 from mattergen_e.evaluation.summary import summarise
-from mattergen_e.report.rates import Rate, read_run
+from mattergen_e.report.rates import read_run
 
 CONTENT = {
     "format": 1,
@@ -32,7 +33,9 @@ def test_all_ways_to_name_a_run(folder, monkeypatch):
     monkeypatch.chdir(folder)
     for word in (str(folder), str(folder / "evaluation"), str(folder / "evaluation" / "evaluation.json"), "."):
         run = read_run(word)
-        assert (run.name, run.rate("un")) == ("base_gap3", Rate(count=2, total=4)), word
+        assert (run.name, run.rate("un")) == ("base_gap3", Rate(count=2, total=4, fraction=0.5, low=0.1, high=0.9)), (
+            word
+        )
     assert read_run(f"my model={folder}").name == "my model"
     assert read_run(f"two\nlines ={folder}").name == "two lines"
 

@@ -77,6 +77,12 @@ def test_not_evaluated(tmp_path):
     [
         ("evaluation.json", b"{", "damaged"),
         ("evaluation.json", b"[]", "damaged"),
+        (
+            "evaluation.json",
+            b'{"rates": {"un": {"count": 3, "total": 2}}}',
+            "rates.un: Value error, the count 3 is more",
+        ),
+        ("evaluation.json", b'{"relaxation": 7}', r"damaged \(relaxation: "),
         ("crystals.jsonl", b'{"index": "x"}\n', "a line has no index"),
         ("crystals.jsonl", b"[1]\n", "a line has no index"),
         ("crystals.jsonl", None, "missing"),

@@ -9,9 +9,10 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from mattergen_e.evaluation.schema import Evaluation
 from mattergen_e.report import tables
 from mattergen_e.report.compare import compare
-from mattergen_e.report.rates import Evaluation, Run
+from mattergen_e.report.rates import Run
 
 NASTY = r"a_b|c*d*{e}%&$#~^\x [bold]<i>`--"
 

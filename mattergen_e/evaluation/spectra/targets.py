@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.errors import UserError
+from mattergen_e.errors import UserError, first_problem
 from mattergen_e.spectra.grid import TOTAL_GRID, EnergyGrid
 
 if TYPE_CHECKING:
@@ -131,11 +131,9 @@ def _request(given: Mapping[str, Any]) -> None:
     try:
         Request.model_validate(dict(given))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "its value"
         raise UserError(
-            f"--dos-target: {place}: {first['msg']}; give a FILE, or {{'file': FILE}} with 'per_curve', 'window': "
-            "[LOW, HIGH] (eV) or 'smearing' (eV)."
+            f"--dos-target: {first_problem(error, 'its value')}; give a FILE, or {{'file': FILE}} with 'per_curve', "
+            "'window': [LOW, HIGH] (eV) or 'smearing' (eV)."
         ) from None
 
 
