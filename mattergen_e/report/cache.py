@@ -22,9 +22,9 @@ from mattergen_e.data.cache import (
     load_array,
     load_manifest,
 )
-from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.descriptors.registry import known
 from mattergen_e.errors import UserError
+from mattergen_e.labels.quantities import PRODUCED
 from mattergen_e.report.cache_records import (
     QUANTILES,
     Array,
@@ -133,13 +133,13 @@ def _components(name: str, unit: str, values: Array) -> list[Distribution]:
 
 
 def _is_spectrum(manifest: Manifest, name: str, dim: int) -> bool:
-    """Whether a row is a curve over energies, by the manifest's grid or by the descriptor, which makes spectra."""
+    """Whether a row is a curve over energies, by the manifest's grid, by labels, or by the descriptor."""
     if dim == 1:
         return False
     if grid_energies(manifest, name, dim) is not None:
         return True
-    descriptor = known().get(name)
-    return descriptor is not None and type(descriptor).spectra is not Descriptor.spectra
+    declared = {q.name: q for q in (*(d.quantity() for d in known().values()), *PRODUCED)}
+    return name in declared and declared[name].spectrum
 
 
 def _read_index(path: Path, manifest: Manifest) -> _Index:
