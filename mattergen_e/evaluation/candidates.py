@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
+from mattergen_e.crystals.cells import physical_cell
+from mattergen_e.crystals.checks import EntryError
 from mattergen_e.errors import UserError
+from mattergen_e.evaluation.reading import read_entries
+from mattergen_e.generation.records import RUN_NAME, RunRecord
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -121,8 +125,6 @@ def read_candidates(path: str | Path, asked: int | None = None) -> Candidates:
     Raises:
         UserError: If the path does not exist or holds no crystals, or fewer were asked for than there are.
     """
-    from mattergen_e.evaluation.reading import read_entries
-
     path = Path(path)
     entries, files = read_entries(path)
     run, run_file = _read_run(path if path.is_dir() else path.parent, files)
@@ -144,8 +146,6 @@ def read_candidates(path: str | Path, asked: int | None = None) -> Candidates:
 
 def _read_run(folder: Path, files: Sequence[Path]) -> tuple[dict[str, Any], tuple[Path, ...]]:
     """run.json beside generated_crystals files, as plain JSON; nothing where it is missing or of another program."""
-    from mattergen_e.generation.records import RUN_NAME, RunRecord
-
     path = folder / RUN_NAME
     if not any(file.parent == folder and file.name.startswith("generated_crystals") for file in files):
         return {}, ()
@@ -170,8 +170,6 @@ def _with_own_index(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _candidate(entry: Entry, conditions: Mapping[str, Any]) -> Candidate:
-    from mattergen_e.crystals.checks import EntryError
-
     structure, reason, sentence = entry.structure, entry.reason, entry.sentence
     if structure is not None:
         try:
@@ -198,9 +196,6 @@ def _judgeable(structure: Structure) -> Structure:
     Raises:
         EntryError: If it has no sites, no physical cell however it is chosen, or sites that are not one whole atom.
     """
-    from mattergen_e.crystals.cells import physical_cell
-    from mattergen_e.crystals.checks import EntryError
-
     if len(structure) == 0:
         raise EntryError("missing_structure", "the structure has no sites")
     for i, site in enumerate(structure):

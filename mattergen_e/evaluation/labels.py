@@ -11,8 +11,12 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from mattergen_e.crystals.alignment import MAX_DISPLACEMENT, AlignmentError, match_sites
 from mattergen_e.crystals.dictionary import read_dictionary
+from mattergen_e.crystals.tables import read_rows, row_name
 from mattergen_e.errors import UserError
+from mattergen_e.labels.folder import LABELS, is_label_folder, read_settings
+from mattergen_e.provenance import hash_file
 from mattergen_e.spectra.grid import EnergyGrid
 
 if TYPE_CHECKING:
@@ -138,9 +142,6 @@ def read_labels(path: str | Path) -> Labels:
     Raises:
         UserError: If there are none, or something is wrong; names the file and the line.
     """
-    from mattergen_e.labels.folder import LABELS, is_label_folder, read_settings
-    from mattergen_e.provenance import hash_file
-
     path = Path(path)
     if path.is_dir():
         if not is_label_folder(path):
@@ -157,8 +158,6 @@ def read_labels(path: str | Path) -> Labels:
 
 
 def _read(file: Path, folder: Path | None) -> Iterable[Label]:
-    from mattergen_e.crystals.tables import read_rows, row_name
-
     seen = set()
     for place, row in read_rows(file, (".jsonl",)):
         name = row_name(row, f"{file}, {place}")
@@ -220,8 +219,6 @@ def pair(candidates: Sequence[Candidate], labels: Labels) -> tuple[list[Pair], d
     Raises:
         UserError: If there is no pair at all.
     """
-    from mattergen_e.crystals.alignment import AlignmentError
-
     named = {label.id: label for label in labels.items}
     alike: dict[tuple[int, ...], list[Label]] = {}
     for label in labels.items:
@@ -257,8 +254,6 @@ def _named(candidate: Candidate, named: Mapping[str, Label]) -> Pair | None:
 
 
 def _own_order(structure: Structure, label: Label) -> NDArray[np.int64]:
-    from mattergen_e.crystals.alignment import AlignmentError
-
     if label.charges is not None and len(label.charges) != len(structure):
         raise AlignmentError(f"its label has {len(label.charges)} charges for {len(structure)} sites")
     return np.arange(len(structure))
@@ -300,8 +295,6 @@ def site_order(structure: Structure, label: Structure) -> NDArray[np.int64]:
         AlignmentError: If the compositions differ, or sites cannot be put together.
     """
     from pymatgen.analysis.structure_matcher import StructureMatcher
-
-    from mattergen_e.crystals.alignment import MAX_DISPLACEMENT, AlignmentError
 
     if _species(structure) != _species(label):
         raise AlignmentError(f"its label is of {label.formula}, the crystal is {structure.formula}")
@@ -357,8 +350,6 @@ def _by_fractions(
         limit: Largest displacement of a site, Å.
     """
     from pymatgen.core import Structure
-
-    from mattergen_e.crystals.alignment import AlignmentError, match_sites
 
     brought = Structure(structure.lattice, _plain(label).species, label.frac_coords @ whole)
     try:

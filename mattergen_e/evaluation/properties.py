@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mattergen_e.crystals.checks import mattergen_names
 from mattergen_e.crystals.tables import read_rows, row_name
 from mattergen_e.errors import UserError
+from mattergen_e.provenance import hash_file
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -92,8 +94,6 @@ def read_properties(path: str | Path) -> GivenProperties:
         UserError: If the file is missing or of another format, has no property, or a row is wrong or repeated; names
             the file and the line.
     """
-    from mattergen_e.provenance import hash_file
-
     path = Path(path)
     values: dict[str, dict[str, float]] = {}
     sources: dict[str, str] = {}
@@ -114,8 +114,6 @@ def read_properties(path: str | Path) -> GivenProperties:
 
 
 def _numeric_properties() -> frozenset[str]:
-    from mattergen_e.crystals.checks import mattergen_names
-
     return frozenset(mattergen_names()[1]) - NOT_NUMERIC
 
 

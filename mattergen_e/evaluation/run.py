@@ -17,14 +17,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mattergen_e.energies.calculators import check_device, require
+from mattergen_e.energies.given import read_energies
+from mattergen_e.energies.relaxation import RelaxSettings
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation import output, schema, stability, steps
+from mattergen_e.evaluation.candidates import read_candidates
+from mattergen_e.evaluation.descriptors import compare_all
+from mattergen_e.evaluation.labels import read_labels
+from mattergen_e.evaluation.predicted import properties
+from mattergen_e.evaluation.properties import make_predictor, read_properties
 from mattergen_e.evaluation.schema import FOLDER
 from mattergen_e.evaluation.settings import EvaluationSettings
+from mattergen_e.evaluation.spectra.judging import Judged, judge, load_predictor, plan
 from mattergen_e.evaluation.steps import Context
 from mattergen_e.evaluation.summary import summarise
 from mattergen_e.evaluation.table import StageResults, make_rows
 from mattergen_e.journal import hold
+from mattergen_e.reference import Reference
 
 if TYPE_CHECKING:
     from mattergen_e.energies.given import Energies
@@ -89,15 +99,9 @@ def evaluate(
     Raises:
         UserError: If the input, the reference, a file or a setting is wrong, or the folder is in use.
     """
-    from mattergen_e.energies.relaxation import RelaxSettings
-
     settings, relaxation = settings or EvaluationSettings(), relaxation or RelaxSettings()
     path = Path(path)
     check(settings, relaxation)
-
-    from mattergen_e.evaluation.candidates import read_candidates
-    from mattergen_e.evaluation.spectra.judging import plan
-    from mattergen_e.reference import Reference
 
     opened = Reference.open(Path(reference))
     opened.verify()
@@ -153,8 +157,6 @@ def check(settings: EvaluationSettings, relaxation: RelaxSettings) -> None:
     Raises:
         UserError: If a target has no tolerance, a file does not exist, or the calculator cannot be made.
     """
-    from mattergen_e.energies.calculators import check_device, require
-
     for name in settings.targets:
         if name not in settings.tolerances:
             raise UserError(f"--target {name} has no tolerance: add --tolerance {name}=NUMBER.")
@@ -210,11 +212,6 @@ def read_given(settings: EvaluationSettings) -> Given:
     Raises:
         UserError: If one cannot be read, or the predictor is not there.
     """
-    from mattergen_e.energies.given import read_energies
-    from mattergen_e.evaluation.labels import read_labels
-    from mattergen_e.evaluation.properties import make_predictor, read_properties
-    from mattergen_e.evaluation.spectra.judging import load_predictor
-
     return Given(
         read_energies(settings.energies) if settings.energies is not None else None,
         read_properties(settings.properties) if settings.properties is not None else None,
@@ -259,9 +256,6 @@ def run_stages(
     context: Context, settings: EvaluationSettings, relaxation: RelaxSettings, given: Given, dos: Plan | None = None
 ) -> Found:
     """All stages in their order."""
-    from mattergen_e.evaluation.predicted import properties
-    from mattergen_e.evaluation.spectra.judging import Judged
-
     stages = StageResults()
     found = Found(stages, {}, [], Judged())
     if given.labels is not None:
@@ -281,8 +275,6 @@ def run_stages(
 
 def _spectra(context: Context, dos: Plan, seed: int, found: Found) -> None:
     """Spectra against what the crystals were asked for."""
-    from mattergen_e.evaluation.spectra.judging import judge
-
     found.dos = judge(context, dos, found.stages.relaxation, seed)
     for index, values in found.dos.rows.items():
         found.stages.descriptors.setdefault(index, {}).update(values)
@@ -290,8 +282,6 @@ def _spectra(context: Context, dos: Plan, seed: int, found: Found) -> None:
 
 def _compare(context: Context, labels: Labels, found: Found, dos: Plan | None) -> None:
     """Generated descriptors with labels; quick, so that it is done anew each time."""
-    from mattergen_e.evaluation.descriptors import compare_all
-
     found.compared = compare_all(context.candidates.readable, labels, context.candidates.run.get("fields"))
     for compared in found.compared.values():
         for index, values in compared.rows.items():

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mattergen_e.energies.calculators import describe
+from mattergen_e.energies.hull import HullError
+from mattergen_e.energies.relaxation import relax_many
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation.steps import Context, Items, Results
 
@@ -32,8 +35,6 @@ def chosen(
 
 def relaxation(context: Context, crystals: Iterable[Candidate], settings: RelaxSettings) -> Results:
     """Relaxed structures and energies in eV/atom, or why there are none."""
-    from mattergen_e.energies.calculators import describe
-    from mattergen_e.energies.relaxation import relax_many
 
     def compute(items: Items) -> Iterator[tuple[str, Any]]:
         for key, result in relax_many(items, settings, jobs=context.jobs, backend=context.backend):
@@ -83,8 +84,6 @@ def given_energies(
 
 def hull(context: Context, energies: Mapping[str, float | None]) -> Results:
     """Energy above the hull and formation energy by key, eV/atom, or why there is none."""
-    from mattergen_e.energies.hull import HullError
-
     structures = context.structures()
     known = {key: energy for key, energy in energies.items() if energy is not None and key in structures}
 

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mattergen_e.evaluation.stages import Stage
+from mattergen_e.evaluation.validity import composition_valid, structure_valid
+from mattergen_e.matching import ReferenceIndex, unique
 from mattergen_e.progress import bar
 from mattergen_e.provenance import versions
+from mattergen_e.reference.fingerprints import amd, magpie, nearest
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -128,7 +131,6 @@ def _space_group(structure: Structure) -> str | None:
 
 def structure_validity(context: Context) -> Results:
     """Whether distances and volume are those of a crystal."""
-    from mattergen_e.evaluation.validity import structure_valid
 
     def compute(items: Items) -> Iterator[tuple[str, Any]]:
         for key, structure in items:
@@ -141,7 +143,6 @@ def structure_validity(context: Context) -> Results:
 
 def composition_validity(context: Context) -> Results:
     """Whether charges can balance: SMACT by xtalmet."""
-    from mattergen_e.evaluation.validity import composition_valid
 
     def compute(items: Items) -> Iterator[tuple[str, Any]]:
         for chunk in batched(items, CHUNK):
@@ -158,8 +159,6 @@ def uniqueness(context: Context) -> tuple[dict[int, int], dict[int, str]]:
 
     It depends on all crystals, so that it is one result.
     """
-    from mattergen_e.matching import unique
-
     readable = context.candidates.readable
     settings = {"keys": [candidate.key for candidate in readable], "versions": versions(("pymatgen", "mattergen"))}
     with Stage(context.folder, "unique", settings) as stage:
@@ -184,7 +183,6 @@ def uniqueness(context: Context) -> tuple[dict[int, int], dict[int, str]]:
 
 def novelty(context: Context) -> Results:
     """The reference crystal that a crystal is the same as, if any."""
-    from mattergen_e.matching import ReferenceIndex
 
     def compute(items: Items) -> Iterator[tuple[str, Any]]:
         reference: Any = context.reference
@@ -208,8 +206,6 @@ def novelty(context: Context) -> Results:
 
 def distances(context: Context) -> Results:
     """Distances to the nearest reference crystal in Magpie and AMD fingerprints, None where there is none."""
-    from mattergen_e.reference.fingerprints import amd, magpie, nearest
-
     reference = context.reference
 
     def compute(items: Items) -> Iterator[tuple[str, Any]]:

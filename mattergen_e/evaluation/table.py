@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mattergen_e.evaluation.candidates import Candidate
+from mattergen_e.evaluation.properties import within
 from mattergen_e.evaluation.schema import COLUMNS, JUDGED, PROPERTY_PARTS, TABLE
 from mattergen_e.evaluation.settings import OF_THE_HULL, EvaluationSettings
 from mattergen_e.evaluation.summary import verdicts
@@ -132,8 +133,6 @@ def _properties(
 def _property(
     known: Mapping[str, Any], target: float | None, settings: EvaluationSettings, name: str
 ) -> dict[str, Any]:
-    from mattergen_e.evaluation.properties import within
-
     value = known.get("value")
     tolerance = settings.tolerances.get(name) if target is not None else None
     verdict = None

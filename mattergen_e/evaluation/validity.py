@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mattergen_e.crystals.cells import Composition, physical_cell, reduced_counts
+from mattergen_e.crystals.checks import MIN_DISTANCE
+from mattergen_e.quiet import quiet
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -121,8 +123,6 @@ def _xtalmet_verdict(key: Composition) -> bool:
 @cache
 def _validator() -> tuple[Any, Any]:
     """xtalmet's validator and its class of crystals; the package loads MACE, which talks."""
-    from mattergen_e.quiet import quiet
-
     with quiet():
         from xtalmet import Crystal, Validator
 
@@ -167,8 +167,6 @@ def structure_valid(structure: Structure | None) -> Verdict:
     Returns:
         The verdict.
     """
-    from mattergen_e.crystals.checks import MIN_DISTANCE
-
     cell = physical_cell(structure)
     if isinstance(cell, str):
         return False, cell

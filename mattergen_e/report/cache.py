@@ -37,6 +37,7 @@ from mattergen_e.report.cache_records import (
     robust,
     symbol_of,
 )
+from mattergen_e.spectra.grid import EnergyGrid
 
 #: Spectra that quantiles are taken over, at most.
 SAMPLE = 4000
@@ -331,8 +332,6 @@ def _formula(index: _Index, crystal: int) -> str:
 def grid_energies(manifest: Manifest, name: str, points: int) -> Array | None:
     """Energies (points,) of a spectrum in eV, as the manifest tells; None where it does not."""
     from pydantic import ValidationError
-
-    from mattergen_e.spectra.grid import EnergyGrid
 
     settings = getattr(manifest, "processing", {}).get(name)
     try:

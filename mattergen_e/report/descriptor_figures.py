@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mattergen_e.report.drawing import SOFT, canvas, colour, spectra_panels
+from mattergen_e.spectra.metrics import at_quantiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,8 +127,6 @@ def spectra_examples(pairs: SitePairs, formulas: dict[int, str], name: str, run:
         name: Of the run.
         run: Its number, for the colour.
     """
-    from mattergen_e.spectra.metrics import at_quantiles
-
     assert pairs.distance is not None and pairs.energies is not None
     panels = []
     for share, place in zip(PERCENTILES, at_quantiles(pairs.distance, PERCENTILES), strict=True):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mattergen_e.report.drawing import NEUTRAL, canvas, colour, spectra_panels
+from mattergen_e.spectra.metrics import at_quantiles
 
 if TYPE_CHECKING:
     from mattergen_e.report.figures import Drawn
@@ -52,8 +53,6 @@ def examples(curves: TargetCurves, formulas: dict[int, str], name: str, run: int
         name: Of the run.
         run: Its number, for the colour.
     """
-    from mattergen_e.spectra.metrics import at_quantiles
-
     panels = []
     for share, place in zip(PERCENTILES, at_quantiles(curves.cosine, PERCENTILES), strict=True):
         crystal, curve = int(curves.crystal[place]), int(curves.curve[place])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mattergen_e.reference import Reference
 from mattergen_e.report import dos_section, overview, sections
 from mattergen_e.report.drawing import style
 from mattergen_e.report.html import Section, page, write_page
@@ -45,8 +46,6 @@ def training_properties(reference: Path | None) -> dict[str, Floats]:
 
     if reference is None:
         return {}
-    from mattergen_e.reference import Reference
-
     found = {}
     for name, values in Reference.open(reference).properties.items():
         values = np.asarray(values)

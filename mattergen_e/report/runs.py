@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from mattergen_e.errors import UserError, first_problem
+from mattergen_e.evaluation.candidates import read_candidates
 from mattergen_e.evaluation.schema import (
     CURVES,
     FOLDER,
@@ -252,8 +253,6 @@ def _valid(summary: Any) -> Evaluation:
 
 def _structures(run: Path, evaluation: Evaluation, keys: dict[int, Any]) -> dict[int, Structure]:
     """Generated crystals by index, those that were evaluated; from the run's folder or the evaluation's first input."""
-    from mattergen_e.evaluation.candidates import read_candidates
-
     places = [run, *(Path(name) for name in list(evaluation.provenance.inputs)[:1])]
     for place in places:
         try:

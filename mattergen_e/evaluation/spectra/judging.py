@@ -17,7 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mattergen_e.errors import UserError
+from mattergen_e.evaluation.labels import pair
+from mattergen_e.evaluation.predicted import best
 from mattergen_e.evaluation.settings import EvaluationSettings
+from mattergen_e.evaluation.spectra import metrics as dos_metrics
+from mattergen_e.evaluation.spectra import truth as dos_truth
+from mattergen_e.evaluation.spectra.metrics import Pairs
+from mattergen_e.evaluation.spectra.predicted import predicted
+from mattergen_e.evaluation.spectra.targets import find_targets
+from mattergen_e.evaluation.spectra.truth import read_truth
+from mattergen_e.networks.predictor.folder import load
+from mattergen_e.spectra.grid import TOTAL_GRID, require_same
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -92,9 +102,6 @@ def load_predictor(folder: Path | None) -> Predictor | None:
     """
     if folder is None:
         return None
-    from mattergen_e.networks.predictor.folder import load
-    from mattergen_e.spectra.grid import TOTAL_GRID, require_same
-
     predictor = load(folder)
     require_same(predictor.grids.total, TOTAL_GRID, f"--dos-predictor {folder}")
     return predictor
@@ -112,9 +119,6 @@ def plan(
     Raises:
         UserError: If what is asked for cannot be done.
     """
-    from mattergen_e.evaluation.spectra.targets import find_targets
-    from mattergen_e.evaluation.spectra.truth import read_truth
-
     wanted = next(
         (option for option in ("dos_predictor", "dos_target", "truth") if getattr(settings, option) is not None), None
     )
@@ -174,8 +178,6 @@ def judge(context: Context, made: Plan, relaxed: Relaxed, seed: int = 0) -> Judg
 
 
 def _pairs(made: Plan, spectra: _Spectra) -> Pairs:
-    from mattergen_e.evaluation.spectra.metrics import Pairs
-
     targets, index = made.targets, np.array(sorted(spectra.found), dtype=np.int64)
     curve = np.array([targets.curve[i] for i in index.tolist()], dtype=np.int64)
     values = np.array([spectra.found[i] for i in index.tolist()], dtype=np.float32)
@@ -200,8 +202,6 @@ def _about(made: Plan, spectra: _Spectra) -> dict[str, Any]:
 
 
 def _compare(judged: Judged, made: Plan, spectra: _Spectra, seed: int) -> None:
-    from mattergen_e.evaluation.spectra import metrics as dos_metrics
-
     pairs = _pairs(made, spectra)
     matched, random = pairs.metrics(), dos_metrics.chance(pairs, seed)
     curves = len(np.unique(pairs.curve))
@@ -241,9 +241,6 @@ def _arrays(pairs: Pairs, matched: Mapping[str, Values], random: Chance | None, 
 
 
 def _predicted(context: Context, made: Plan, relaxed: Relaxed) -> _Spectra:
-    from mattergen_e.evaluation.predicted import best
-    from mattergen_e.evaluation.spectra.predicted import predicted
-
     assert made.predictor is not None
     structures: dict[int, Structure] = {}
     reasons, kinds = _unreadable(context, made), Counter()
@@ -258,9 +255,6 @@ def _predicted(context: Context, made: Plan, relaxed: Relaxed) -> _Spectra:
 
 
 def _labelled(context: Context, made: Plan) -> _Spectra:
-    from mattergen_e.evaluation.labels import pair
-    from mattergen_e.spectra.grid import require_same
-
     assert made.labels is not None and made.labels.total_grid is not None
     require_same(made.labels.total_grid, made.targets.grid, f"total_dos of {made.labels.source}")
     asked = [one for one in context.candidates.readable if one.index in made.targets.curve]
@@ -286,9 +280,6 @@ def _unreadable(context: Context, made: Plan) -> dict[int, str]:
 
 def _against_truth(context: Context, judged: Judged, made: Plan, spectra: _Spectra, seed: int) -> dict[str, Any]:
     """Tables 1 and 2 of DOSMatGen."""
-    from mattergen_e.evaluation.spectra import truth as dos_truth
-    from mattergen_e.evaluation.spectra.predicted import predicted
-
     assert made.truth is not None
     found, rows = dos_truth.matches(made.truth, spectra.structures, made.targets.curve)
     for index, columns in rows.items():

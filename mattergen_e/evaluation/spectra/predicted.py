@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mattergen_e.crystals.reading import NamedStructure, read_structures
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation.candidates import Candidate, structure_key
 from mattergen_e.evaluation.steps import Context, Items
+from mattergen_e.networks.predictor.output import predict_structures
+from mattergen_e.spectra.curves import Curve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,9 +59,6 @@ def predicted(
 
 def _predict(predictor: Predictor, items: Items, of_sites: bool) -> Iterator[tuple[str, Any]]:
     """Results of some crystals; one that the predictor refuses costs only itself."""
-    from mattergen_e.crystals.reading import NamedStructure
-    from mattergen_e.networks.predictor.output import predict_structures
-
     try:
         spectra = predict_structures(predictor, [NamedStructure(key, structure) for key, structure in items])
     except UserError as error:
@@ -97,10 +97,6 @@ def generated(candidates: Mapping[int, Candidate], grid: EnergyGrid, of_sites: b
 
 def curves_of(predictor: Predictor, path: Path) -> list[Curve]:
     """Predicted spectra per atom of the crystals of a file: targets from crystals."""
-    from mattergen_e.crystals.reading import read_structures
-    from mattergen_e.networks.predictor.output import predict_structures
-    from mattergen_e.spectra.curves import Curve
-
     grid = predictor.grids.total
     found = predict_structures(predictor, read_structures([path]))
     return [Curve(item.id, grid.energies, item.total.astype(np.float64)) for item in found]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mattergen_e.errors import UserError, first_problem
 from mattergen_e.spectra.grid import TOTAL_GRID, EnergyGrid
+from mattergen_e.targets.targets import Request, file_name, read_target
 
 if TYPE_CHECKING:
     from mattergen_e.evaluation.candidates import Candidate, Candidates
@@ -84,8 +85,6 @@ def find_targets(path: Path, candidates: Candidates, request: Mapping[str, Any] 
     asked = [one for one in candidates if one.conditions.get(CONDITION) is not None]
     if not asked:
         return None
-    from mattergen_e.targets.targets import file_name
-
     file = (path if path.is_dir() else path.parent) / file_name(CONDITION)
     if not file.is_file():
         raise UserError(
@@ -126,8 +125,6 @@ def _request(given: Mapping[str, Any]) -> None:
     """
     from pydantic import ValidationError
 
-    from mattergen_e.targets.targets import Request
-
     try:
         Request.model_validate(dict(given))
     except ValidationError as error:
@@ -138,8 +135,6 @@ def _request(given: Mapping[str, Any]) -> None:
 
 
 def _read(given: dict[str, Any]) -> Targets:
-    from mattergen_e.targets.targets import read_target
-
     _request(given)
     return read_target(CONDITION, given)
 

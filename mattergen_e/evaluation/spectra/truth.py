@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mattergen_e.data.cache import load_array
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation.spectra.metrics import Pairs, grouped_bootstrap
 from mattergen_e.evaluation.statistics import fractions
@@ -44,8 +45,6 @@ def read_truth(split: Path, targets: DosTargets) -> Truth:
     Raises:
         UserError: If it is no split, or has none of them.
     """
-    from mattergen_e.data.cache import load_array
-
     if not (split / "structure_id.npy").is_file():
         raise UserError(f"{split} is no split of a cache: give --truth CACHE/test.")
     rows = {str(name): row for row, name in enumerate(load_array(split / "structure_id.npy").tolist())}
@@ -60,8 +59,6 @@ def read_truth(split: Path, targets: DosTargets) -> Truth:
 
 def _structures(split: Path, rows: Mapping[int, int]) -> dict[int, Structure]:
     from pymatgen.core import Lattice, Structure
-
-    from mattergen_e.data.cache import load_array
 
     names = ("num_atoms", "cell", "atomic_numbers", "pos")
     counts, cells, numbers, positions = (load_array(split / f"{name}.npy") for name in names)
