@@ -13,6 +13,7 @@ from pymatgen.core import Structure
 from mattergen_e.crystals.alignment import AlignmentError, reduce_with_map
 from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.errors import UserError
+from mattergen_e.types import Graphs
 
 #: Smallest volume per site (Å^3) of what has a volume at all: less is a flat cell, which no reduction can take.
 LEAST_VOLUME_OF_A_CELL = 0.05
@@ -53,3 +54,10 @@ def reduce_named(named: NamedStructure, known: frozenset[int], cutoff: float) ->
     if neighbours.max() < 2:  # neither pairs nor triplets of sites: MatterGen's network has nothing to work on
         raise UserError(f"structure '{named.id}' has no neighbours within the {cutoff:g} angstrom that the model sees.")
     return cell, site_map
+
+
+def structure_rows(name: str, batch: Graphs) -> torch.Tensor:
+    """Crystal of each row of a field of MatterGen's: the cell has a row per crystal, the others have one per site."""
+    if name == "cell":
+        return torch.arange(len(batch["num_atoms"]), device=batch["num_atoms"].device)
+    return batch.get_batch_idx("pos")

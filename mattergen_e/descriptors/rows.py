@@ -33,10 +33,3 @@ def probe_positions(probes: tuple[int, int, int], device: torch.device | None = 
 def any_of_crystal(condition: torch.Tensor, crystals: torch.Tensor, n_crystals: int) -> torch.Tensor:
     """Whether a condition (n_rows,) holds at any row of a crystal, shape (n_crystals,)."""
     return torch.zeros(n_crystals, device=condition.device).index_add_(0, crystals, condition.float()) > 0
-
-
-def structure_rows(name: str, batch: Graphs) -> torch.Tensor:
-    """Crystal of each row of a field of MatterGen's: the cell has a row per crystal, the others have one per site."""
-    if name == "cell":
-        return torch.arange(len(batch["num_atoms"]), device=batch["num_atoms"].device)
-    return batch.get_batch_idx("pos")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mattergen_e.descriptors.rows import structure_rows
+from mattergen_e.crystals.graphs import structure_rows
 from mattergen_e.diffusion.guidance_target import NAME, TARGET, GuidanceTarget, read_guidance, values_of
 from mattergen_e.diffusion.predictors import CrystalGuard
 from mattergen_e.diffusion.site_conditions import told_key, values_key

@@ -15,8 +15,9 @@ from mattergen.diffusion.losses import SummedFieldLoss
 from mattergen.diffusion.model_target import ModelTarget
 from mattergen.diffusion.training.field_loss import denoising_score_matching
 
+from mattergen_e.crystals.graphs import structure_rows
 from mattergen_e.descriptors.base import Descriptor
-from mattergen_e.descriptors.rows import any_of_crystal, structure_rows
+from mattergen_e.descriptors.rows import any_of_crystal
 from mattergen_e.diffusion.fields import STRUCTURE_TIME, JointFields, time_key
 from mattergen_e.diffusion.site_conditions import SiteCondition, attach_site_conditions, draw_shares
 from mattergen_e.errors import UserError

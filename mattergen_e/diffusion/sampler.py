@@ -14,8 +14,8 @@ from mattergen.denoiser import mask_disallowed_elements
 from mattergen.diffusion.lightning_module import DiffusionLightningModule
 from mattergen.diffusion.sampling.classifier_free_guidance import GuidedPredictorCorrector
 
+from mattergen_e.crystals.graphs import structure_rows
 from mattergen_e.descriptors.base import Descriptor
-from mattergen_e.descriptors.rows import structure_rows
 from mattergen_e.diffusion.classifier import Classifier
 from mattergen_e.diffusion.held import Held
 from mattergen_e.diffusion.predictors import CrystalGuard, DescriptorPredictor, Guarded

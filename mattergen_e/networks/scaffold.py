@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 
 from mattergen_e.errors import UserError
-from mattergen_e.networks.callbacks import RECORD
+from mattergen_e.networks.callbacks import RECORD, Provenance
 from mattergen_e.networks.folder import DAMAGED
 
 if TYPE_CHECKING:
@@ -25,21 +27,113 @@ if TYPE_CHECKING:
 RUN, LAST, BEST = "run", "last.ckpt", "best.ckpt"
 
 
-class Settings(Protocol):
-    """The settings of a training that its trainer takes."""
+class TrainingSettings(BaseModel):
+    """Settings that every training has. The papers give none of the numbers; all are chosen.
 
-    @property
-    def precision(self) -> Any: ...
+    Attributes:
+        epochs: Times that everything is seen.
+        batch_size: Of a step.
+        learning_rate: Largest one; it rises over the warm-up and then falls to zero as a cosine.
+        warmup: Steps of the linear rise.
+        weight_decay: Of AdamW.
+        clip: Largest norm of the gradient.
+        seed: Of weights, order and random numbers.
+        precision: "bf16-mixed" is faster on processors and GPUs that have such arithmetic.
+        workers: Processes that make batches; 0 makes them in the process itself.
+    """
 
-    @property
-    def epochs(self) -> int: ...
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    @property
-    def clip(self) -> float: ...
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    warmup: int = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    seed: int = Field(default=0, ge=0)
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    workers: int = Field(default=0, ge=0)
+
+
+class NetworkModule(pl.LightningModule):
+    """A network with its loss and optimiser, whose checkpoints say how it was made.
+
+    Attributes:
+        kind: Of its training.
+    """
+
+    kind: Training
+
+    def description(self) -> dict[str, Any]:
+        """Settings and all else that a resumed training must have in common, by part, as plain values."""
+        raise NotImplementedError
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the description."""
+        checkpoint[self.kind.key] = self.description()
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the training of one kind of network is kept.
+
+    Attributes:
+        key: Of the description in a checkpoint.
+        whose: Training it is, in sentences.
+        monitor: What the best epoch has least of.
+        parts: Of the description, in the order in which a resumed training compares them.
+    """
+
+    key: str
+    whose: str
+    monitor: str
+    parts: tuple[str, ...]
+
+    def check_resumed(self, out: Path, module: NetworkModule) -> None:
+        """Stops when the training in a folder was begun in another way.
+
+        Raises:
+            UserError: If it was, or there is none.
+        """
+        last = out / RUN / LAST
+        check_resumed(last, read_checkpoint(last, self.key, self.whose)[self.key], module.description(), self.parts)
+
+    def fit(
+        self,
+        module: NetworkModule,
+        settings: TrainingSettings,
+        loaders: tuple[Any, Any],
+        out: Path,
+        data: str,
+        resume: bool,
+        device: str,
+        progress: bool,
+    ) -> Path:
+        """Trains, and gives the checkpoint of the best epoch.
+
+        Args:
+            module: The network.
+            settings: Of the training.
+            loaders: Of the training and of the validation split.
+            out: Folder of the training.
+            data: Cache that it learns from, to be written down.
+            resume: Go on from the last epoch.
+            device: auto, cpu or cuda.
+            progress: Whether to show a progress bar.
+        """
+        provenance = Provenance(seed=settings.seed, data=data)
+        trainer = make_trainer(out / RUN, settings, self.monitor, provenance, device, progress)
+        last = out / RUN / LAST if resume else None
+        trainer.fit(module, *loaders, ckpt_path=last, weights_only=True)
+        return out / RUN / BEST
+
+    def read(self, path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:
+        """As `read_trained`, of a checkpoint of this training."""
+        return read_trained(Path(path), self.key, self.whose)
 
 
 def make_trainer(
-    run: Path, settings: Settings, monitor: str, provenance: pl.Callback, device: str, progress: bool
+    run: Path, settings: TrainingSettings, monitor: str, provenance: pl.Callback, device: str, progress: bool
 ) -> pl.Trainer:
     """A trainer that keeps the last epoch and the best one by the metric `monitor`."""
     from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar

@@ -8,15 +8,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor
 
 from mattergen_e.errors import UserError
+from mattergen_e.networks import scaffold
 from mattergen_e.networks.autoencoder import folder
 from mattergen_e.networks.autoencoder.data import (
     AugmentationSettings,
@@ -30,69 +30,42 @@ from mattergen_e.networks.autoencoder.data import (
 from mattergen_e.networks.autoencoder.loss import LossSettings, reconstruction_loss
 from mattergen_e.networks.autoencoder.model import Autoencoder
 from mattergen_e.networks.autoencoder.network import Network, NetworkSettings
-from mattergen_e.networks.callbacks import Provenance
-from mattergen_e.networks.scaffold import (
-    BEST,
-    LAST,
-    RUN,
-    check_folder,
-    check_resumed,
-    make_trainer,
-    of_network,
-    read_checkpoint,
-    read_trained,
-    warm_up_and_cosine,
-)
+from mattergen_e.networks.scaffold import NetworkModule, Training, check_folder, of_network, warm_up_and_cosine
 from mattergen_e.spectra.metrics import compare
 from mattergen_e.spectra.processing import AtomicDosSettings
 
 if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
-#: Key of the settings in a checkpoint.
-SETTINGS = "autoencoder"
-#: Whose training it is, in sentences.
-WHOSE = "an autoencoder's"
-#: What the best epoch has least of: the median Wasserstein distance of the validation split, eV.
+#: The best epoch has the least median Wasserstein distance of the validation split, eV.
 MONITOR = "val_wasserstein"
+TRAINING = Training("autoencoder", "an autoencoder's", MONITOR, ("processing", "settings"))
 
 
-class TrainingSettings(BaseModel):
+class TrainingSettings(scaffold.TrainingSettings):
     """All settings of a training. The paper gives none of the numbers here; all are chosen.
 
     Attributes:
-        epochs: Times that every spectrum is seen.
-        batch_size: Spectra per step.
-        learning_rate: Largest one; it rises over the warm-up and then falls to zero as a cosine.
-        warmup: Steps of the linear rise.
-        weight_decay: Of AdamW.
-        clip: Largest norm of the gradient.
-        seed: Of weights, order and augmentation.
-        precision: "bf16-mixed" is faster on processors and GPUs that have such arithmetic.
-        workers: Processes that read batches; 0 reads in the process itself.
         network: Shape of the network; its points are set to those of the grid.
         loss: Weights and parameters of the loss.
         augmentation: How spectra are varied.
+        The others are those of every training; an epoch sees every spectrum once.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(default=80, ge=1)
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0)
     warmup: int = Field(default=100, ge=0)
     weight_decay: float = Field(default=1e-4, ge=0)
-    clip: float = Field(default=1.0, gt=0)
-    seed: int = Field(default=0, ge=0)
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    workers: int = Field(default=0, ge=0)
     network: NetworkSettings = NetworkSettings()
     loss: LossSettings = LossSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
 
 
-class AutoencoderModule(pl.LightningModule):
+class AutoencoderModule(NetworkModule):
     """The network with its loss, optimiser and validation."""
+
+    kind = TRAINING
 
     def __init__(self, settings: TrainingSettings, processing: AtomicDosSettings) -> None:
         """Makes the network with random weights from torch's global generator."""
@@ -133,10 +106,6 @@ class AutoencoderModule(pl.LightningModule):
             self.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
         )
         return warm_up_and_cosine(self, optimiser, self.settings.warmup)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the settings, as plain values."""
-        checkpoint[SETTINGS] = self.description()
 
     def description(self) -> dict[str, Any]:
         """Settings and processing, as plain values."""
@@ -179,22 +148,14 @@ def train(
     network = settings.network.model_dump() | {"points": train_split.processing.grid.points}
     settings = settings.model_copy(update={"network": _network(network)})
     check_folder(out, folder.exists(out), resume, overwrite)
-    provenance = Provenance(seed=settings.seed, data=str(cache))
     module = AutoencoderModule(settings, train_split.processing)
     if resume:
-        last = out / RUN / LAST
-        check_resumed(
-            last, read_checkpoint(last, SETTINGS, WHOSE)[SETTINGS], module.description(), ("processing", "settings")
-        )
-    trainer = make_trainer(out / RUN, settings, MONITOR, provenance, device, progress)
-    trainer.fit(
-        module,
+        TRAINING.check_resumed(out, module)
+    loaders = (
         make_loader(train_split, _sampler(train_split, settings), settings.workers),
         make_loader(val_split, InOrder(len(val_split.rows), 256)),
-        ckpt_path=out / RUN / LAST if resume else None,
-        weights_only=True,
     )
-    autoencoder = from_checkpoint(out / RUN / BEST)
+    autoencoder = from_checkpoint(TRAINING.fit(module, settings, loaders, out, str(cache), resume, device, progress))
     folder.save(autoencoder, out, overwrite=True)
     return autoencoder
 
@@ -205,7 +166,7 @@ def from_checkpoint(path: str | Path) -> Autoencoder:
     Raises:
         UserError: If the file is missing or no such checkpoint.
     """
-    described, state, record = read_trained(Path(path), SETTINGS, WHOSE)
+    described, state, record = TRAINING.read(path)
     network = Network(TrainingSettings.model_validate(described["settings"]).network)
     network.load_state_dict(of_network(state))
     record = {"settings": described["settings"], **record}

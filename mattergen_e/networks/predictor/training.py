@@ -8,15 +8,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
+from mattergen_e.crystals.graphs import structure_rows
 from mattergen_e.errors import UserError
-from mattergen_e.networks.callbacks import Provenance
+from mattergen_e.networks import scaffold
 from mattergen_e.networks.predictor import folder
 from mattergen_e.networks.predictor.data import (
     Batch,
@@ -34,54 +34,30 @@ from mattergen_e.networks.predictor.model import Predictor, element_spectra
 from mattergen_e.networks.predictor.network import Network, Spectra
 from mattergen_e.networks.predictor.noise import describe_noise
 from mattergen_e.networks.predictor.settings import TIMES, EncoderSettings, NetworkSettings
-from mattergen_e.networks.scaffold import (
-    BEST,
-    LAST,
-    RUN,
-    check_folder,
-    check_resumed,
-    make_trainer,
-    of_network,
-    read_checkpoint,
-    read_trained,
-    warm_up_and_cosine,
-)
+from mattergen_e.networks.scaffold import NetworkModule, Training, check_folder, of_network, warm_up_and_cosine
 
 if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
-#: Key of the settings in a checkpoint.
-SETTINGS = "predictor"
-#: Whose training it is, in sentences.
-WHOSE = "a predictor's"
-#: What the best epoch has least of: the loss of the validation split.
+#: The best epoch has the least loss of the validation split.
 MONITOR = "val_loss"
+TRAINING = Training("predictor", "a predictor's", MONITOR, ("encoder", "processing", "network", "settings"))
 
 
-class TrainingSettings(BaseModel):
+class TrainingSettings(scaffold.TrainingSettings):
     """All settings of a training. The papers give none of the numbers here; all are chosen.
 
     Attributes:
-        epochs: Times that every crystal is seen.
-        batch_size: Crystals per step.
-        learning_rate: Largest one; it rises over the warm-up and then falls to zero as a cosine.
-        encoder_rate: Factor on it for an encoder that was trained before.
-        warmup: Steps of the linear rise.
-        weight_decay: Of AdamW.
-        clip: Largest norm of the gradient.
+        encoder_rate: Factor on the learning rate for an encoder that was trained before.
         jitter: Standard deviation of the displacements of sites in training, Å.
         clean: Share of the crystals of a noisy training that stay clean.
-        seed: Of weights, order, displacements and noise.
-        precision: "bf16-mixed" is faster on GPUs that have such arithmetic.
-        workers: Processes that make batches; 0 makes them in the process itself.
         width: Width of the head.
         layers: Residual layers of the head.
         dropout: Of the head.
         noisy: Also learn from noised structures, told their time.
         loss: Weights of the loss.
+        The others are those of every training; an epoch sees every crystal once.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(default=40, ge=1)
     batch_size: int = Field(default=16, ge=1)
@@ -89,12 +65,8 @@ class TrainingSettings(BaseModel):
     encoder_rate: float = Field(default=1.0, gt=0)
     warmup: int = Field(default=50, ge=0)
     weight_decay: float = Field(default=0.05, ge=0)
-    clip: float = Field(default=1.0, gt=0)
     jitter: float = Field(default=0.05, ge=0)
     clean: float = Field(default=0.25, ge=0, le=1)
-    seed: int = Field(default=0, ge=0)
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    workers: int = Field(default=0, ge=0)
     width: int = Field(default=256, ge=1)
     layers: int = Field(default=2, ge=0)
     dropout: float = Field(default=0.3, ge=0, lt=1)
@@ -102,8 +74,10 @@ class TrainingSettings(BaseModel):
     loss: LossSettings = LossSettings()
 
 
-class PredictorModule(pl.LightningModule):
+class PredictorModule(NetworkModule):
     """The network with its noise, loss, optimiser and validation."""
+
+    kind = TRAINING
 
     def __init__(
         self, settings: TrainingSettings, network: NetworkSettings, processing: Processing, encoder: Encoder | None
@@ -171,10 +145,6 @@ class PredictorModule(pl.LightningModule):
         optimiser = torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay)
         return warm_up_and_cosine(self, optimiser, self.settings.warmup)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the settings, as plain values."""
-        checkpoint[SETTINGS] = self.description()
-
     def description(self) -> dict[str, Any]:
         """Settings, shape, processing, encoder and noise, as plain values."""
         noisy = self.settings.noisy and self.corruption is not None
@@ -203,8 +173,7 @@ def noised(structure: Any, corruption: Any, clean: float) -> tuple[Any, Tensor]:
     noisy = corruption.sample_marginal(structure, t)
     fields = {}
     for name in corruption.corrupted_fields:
-        index = structure.get_batch_idx(name)
-        rows = keep if index is None else keep[index]
+        rows = keep[structure_rows(name, structure)]
         rows = rows.reshape(-1, *[1] * (structure[name].dim() - 1))
         fields[name] = torch.where(rows, structure[name], noisy[name])
     return structure.replace(**fields), torch.where(keep, torch.zeros_like(t), t)
@@ -256,27 +225,14 @@ def train(
         dropout=settings.dropout,
         noisy=settings.noisy,
     )
-    provenance = Provenance(seed=settings.seed, data=str(cache))
     module = PredictorModule(settings, shape, processing, found)
     module.network.start_from(element_spectra(splits[0], processing.grids))
     if resume:
-        last = out / RUN / LAST
-        check_resumed(
-            last,
-            read_checkpoint(last, SETTINGS, WHOSE)[SETTINGS],
-            module.description(),
-            ("encoder", "processing", "network", "settings"),
-        )
+        TRAINING.check_resumed(out, module)
     if not settings.noisy:
         splits = [crystals.with_neighbours(shape.encoder) for crystals in splits]
-    make_trainer(out / RUN, settings, MONITOR, provenance, device, progress).fit(
-        module,
-        _loader(splits[0], settings, settings.seed),
-        _loader(splits[1], settings),
-        ckpt_path=out / RUN / LAST if resume else None,
-        weights_only=True,
-    )
-    predictor = from_checkpoint(out / RUN / BEST)
+    loaders = (_loader(splits[0], settings, settings.seed), _loader(splits[1], settings))
+    predictor = from_checkpoint(TRAINING.fit(module, settings, loaders, out, str(cache), resume, device, progress))
     folder.save(predictor, out, overwrite=True)
     return predictor
 
@@ -287,7 +243,7 @@ def from_checkpoint(path: str | Path) -> Predictor:
     Raises:
         UserError: If the file is missing or no such checkpoint.
     """
-    described, state, record = read_trained(Path(path), SETTINGS, WHOSE)
+    described, state, record = TRAINING.read(path)
     network = Network(NetworkSettings.model_validate(described["network"]))
     network.load_state_dict(of_network(state))
     record = {"settings": described["settings"], "encoder": described["encoder"]["source"], **record}

@@ -16,7 +16,8 @@ from mattergen_e.networks.autoencoder import training
 from mattergen_e.networks.autoencoder.data import AugmentationSettings, read_split
 from mattergen_e.networks.autoencoder.folder import WEIGHTS, load
 from mattergen_e.networks.autoencoder.network import NetworkSettings
-from mattergen_e.networks.autoencoder.training import BEST, LAST, RUN, AutoencoderModule, TrainingSettings, train
+from mattergen_e.networks.autoencoder.training import AutoencoderModule, TrainingSettings, train
+from mattergen_e.networks.scaffold import BEST, LAST, RUN
 from mattergen_e.spectra.metrics import wasserstein
 
 NETWORK = NetworkSettings(latents=6, channels=(8, 8, 8), kernel=3, groups=2, reduced=4, pooled=8)

@@ -17,15 +17,13 @@ from mattergen_e.networks.predictor.folder import DESCRIPTION, WEIGHTS, describe
 from mattergen_e.networks.predictor.network import Network
 from mattergen_e.networks.predictor.noise import describe_noise
 from mattergen_e.networks.predictor.training import (
-    BEST,
-    LAST,
-    RUN,
     PredictorModule,
     TrainingSettings,
     displaced,
     noised,
     train,
 )
+from mattergen_e.networks.scaffold import BEST, LAST, RUN
 from mattergen_e.spectra.grid import EnergyGrid
 from mattergen_e.spectra.metrics import wasserstein
 from mattergen_e.spectra.processing import TotalDosSettings
