@@ -180,9 +180,9 @@ def test_broken_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
         "bader": registry.Registration("bader", "mattergen_e.x:X", "mattergen-e", None, "ImportError: no module"),
         "dummy": registry.Registration("dummy", "mattergen_e.y:Y", "mattergen-e", int),
     }
-    monkeypatch.setattr(registry, "registered", lambda: found)
+    monkeypatch.setattr(installation, "registered", lambda: found)
     findings = installation.check_descriptors()
     assert levels(findings) == {"spin": "warning", "bader": "problem", "dummy": "ok"}
     assert "spin-package" in findings[0].remedy
-    monkeypatch.setattr(registry, "registered", dict)
+    monkeypatch.setattr(installation, "registered", dict)
     assert levels(installation.check_descriptors()) == {"registered": "problem"}

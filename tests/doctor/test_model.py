@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from mattergen_e.descriptors import registry
+from mattergen_e.doctor import model as model_checks
 from mattergen_e.doctor.model import check_model, foreign_code, summarise
 from mattergen_e.doctor.report import Finding, ModelSummary
 from mattergen_e.quiet import quiet
@@ -120,7 +121,7 @@ def test_registered_descriptors_of_other_packages_are_trusted(monkeypatch: pytes
     config = {"lightning_module": {"descriptors": {"spin": {"_target_": "spin_package.x.Spin"}}}}
     assert foreign_code(config) == ["spin_package.x.Spin"]
     spin = registry.Registration("spin", "spin_package.x:Spin", "spin-package", int)
-    monkeypatch.setattr(registry, "registered", lambda: {"spin": spin})
+    monkeypatch.setattr(model_checks, "registered", lambda: {"spin": spin})
     assert foreign_code(config) == []
 
 
