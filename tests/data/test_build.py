@@ -217,7 +217,7 @@ def test_a_failed_overwrite_keeps_the_old(tmp_path, bader_file, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(cache, "write_split", fail)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(UserError, match="disk full"):
             build_cache([bader_file], tmp_path / "out", jobs=1, overwrite=True)
     assert arrays(tmp_path / "out") == before
     assert sorted(tmp_path.iterdir()) == listing
