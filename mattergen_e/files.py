@@ -41,7 +41,7 @@ def replacing(path: Path, claimed: Path | None = None) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def replacing_all(paths: Sequence[Path], claimed: Path | None = None) -> Iterator[list[IO[bytes]]]:
+def replacing_all(paths: Sequence[Path], claimed: Path | None = None) -> Iterator[Sequence[IO[bytes]]]:
     """New files that take the places of `paths`, one after another, when all are complete and on the disk.
 
     A kill in between leaves the first ones replaced and the others as they were.
