@@ -128,7 +128,7 @@ class Reference:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Opens a reference set; sizes of the files are compared with the manifest, `verify` compares all bytes.
+        """Opens a reference set and compares its arrays, byte by byte, with the manifest.
 
         Args:
             path: The folder.
@@ -146,10 +146,12 @@ class Reference:
                 )
             if not file.is_file() or file.stat().st_size != info.size:
                 raise UserError(f"{file} is missing or not whole: build the reference anew with --overwrite.")
-        return cls(path, manifest)
+        found = cls(path, manifest)
+        found.verify()
+        return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self).open, (str(self.path),))
+        return (_reopen, (type(self), self.path, self.manifest))
 
     def __len__(self) -> int:
         return self.manifest.structures
@@ -324,6 +326,11 @@ class Reference:
         for name, info in self.manifest.arrays.items():
             if hash_file(self.path / name) != info.sha256:
                 raise UserError(f"{self.path / name} is not what was built: build the reference anew with --overwrite.")
+
+
+def _reopen(kind: type[Reference], path: Path, manifest: ReferenceManifest) -> Reference:
+    """The reference in a worker: its bytes were compared where it was opened first."""
+    return kind(path, manifest)
 
 
 def reducer() -> str:

@@ -11,7 +11,8 @@ import torch
 import yaml
 
 from mattergen_e.training.export import export
-from mattergen_e.training.stages import Stage, find_stages, loss_ends, read_config
+from mattergen_e.training.stages import Stage, find_stages, loss_ends
+from mattergen_e.upstream.trust import read_plain
 
 Make = Callable[..., Path]
 
@@ -44,7 +45,7 @@ def make_run(tmp_path: Path) -> Make:
 
 def stages_of(run: Path) -> list[Stage]:
     """The stages that lead to a run's last checkpoint."""
-    return find_stages(run, read_config(run), torch.load(run / "checkpoints" / "last.ckpt"))
+    return find_stages(run, read_plain(run), torch.load(run / "checkpoints" / "last.ckpt"))
 
 
 def test_stages_of_three_runs(make_run: Make) -> None:
