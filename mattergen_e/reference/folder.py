@@ -136,7 +136,13 @@ class Reference:
         Raises:
             UserError: If it is missing, not finished, of another version, or a file is damaged.
         """
-        path = Path(path)
+        found = cls._known(Path(path))
+        found.verify()
+        return found
+
+    @classmethod
+    def _known(cls, path: Path) -> Self:
+        """The reference without comparing bytes: for workers, whose parent has."""
         manifest = read_manifest(path)
         for name, info in manifest.arrays.items():
             file = path / name
@@ -146,12 +152,10 @@ class Reference:
                 )
             if not file.is_file() or file.stat().st_size != info.size:
                 raise UserError(f"{file} is missing or not whole: build the reference anew with --overwrite.")
-        found = cls(path, manifest)
-        found.verify()
-        return found
+        return cls(path, manifest)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_reopen, (type(self), self.path, self.manifest))
+        return (type(self)._known, (self.path,))
 
     def __len__(self) -> int:
         return self.manifest.structures
@@ -326,11 +330,6 @@ class Reference:
         for name, info in self.manifest.arrays.items():
             if hash_file(self.path / name) != info.sha256:
                 raise UserError(f"{self.path / name} is not what was built: build the reference anew with --overwrite.")
-
-
-def _reopen(kind: type[Reference], path: Path, manifest: ReferenceManifest) -> Reference:
-    """The reference in a worker: its bytes were compared where it was opened first."""
-    return kind(path, manifest)
 
 
 def reducer() -> str:

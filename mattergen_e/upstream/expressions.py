@@ -118,6 +118,7 @@ def _bounded(value: Any) -> Any:
 
 def _either(values: list[ast.expr], stop: bool) -> Any:
     """`and` and `or` as Python has them: the value that decides."""
+    found = None
     for item in values:
         found = _value(item)
         if bool(found) is stop:

@@ -111,7 +111,7 @@ def test_configuration_with_foreign_code_is_not_built(
     change(model, lambda config: config["descriptors"].update(bader_charge=values))
     _, findings = examine(model)
     assert findings[-1].level == "problem"
-    assert "Not built" in findings[-1].remedy
+    assert "Not built" in findings[-1].remedy or "is not arithmetic" in findings[-1].text
     assert not proof.exists()
 
 

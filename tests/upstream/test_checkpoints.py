@@ -56,7 +56,7 @@ def test_other_weights_than_the_card_tells_of(model: Path) -> None:
     name = next(name for name, value in content["state_dict"].items() if value.is_floating_point())
     content["state_dict"][name] += 1e-3
     torch.save(content, path)
-    with pytest.raises(UserError, match=r"not hold the weights that card.yaml .* mattergen-e export"):
+    with pytest.raises(UserError, match=r"not hold the weights that card.yaml .*mattergen-e export"):
         load_checkpoint(path)
     (model / "card.yaml").unlink()  # a run folder tells nothing of its weights
     load_checkpoint(path)
