@@ -14,6 +14,8 @@ from mattergen_e.training.export import export
 from mattergen_e.training.stages import Stage, find_stages, loss_ends
 from mattergen_e.upstream.trust import read_plain
 
+MODULE = "mattergen.diffusion.lightning_module.DiffusionLightningModule"
+
 Make = Callable[..., Path]
 
 
@@ -24,7 +26,7 @@ def make_run(tmp_path: Path) -> Make:
     def make(name: str, epochs: int, start: Path | None = None, recipe: str | None = None, **adapter: Any) -> Path:
         folder = tmp_path / name
         (folder / "checkpoints").mkdir(parents=True)
-        config: dict[str, Any] = {"lightning_module": {"_target_": "x"}}
+        config: dict[str, Any] = {"lightning_module": {"_target_": MODULE}}
         if start is not None or adapter:
             path = None if start is None else str(start)
             config["adapter"] = {"model_path": path, "load_epoch": "last", "pretrained_name": None} | adapter
