@@ -40,6 +40,8 @@ FAILURES = {
 }
 WORKER = Path(__file__).with_name("worker.py")
 POLL_SECONDS = 0.2
+#: The worker's.
+FUNCTIONAL = "PBE"
 #: What started this process; a process of a pool that has another parent later has lost its run.
 _PARENT = os.getppid()
 
@@ -158,6 +160,7 @@ def _calculate(job: Job, work: Path) -> dict[str, Any]:
     return {
         "status": "done",
         "source": "gpaw",
+        "method": {"functional": FUNCTIONAL, "spin": job.settings.spin},
         "even_mesh": True,
         "n_kpts": int(result["n_kpts"]),
         "complete_to": round(float(result["complete_to"]), 4),

@@ -151,6 +151,20 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
+def is_empty(path: Path) -> bool:
+    """Whether a file has no content, packed or not; one that cannot be opened is not empty."""
+    from monty.io import zopen
+
+    try:
+        with reading(path), zopen(path, "rb") as file:
+            while block := file.read(1 << 16):
+                if block.strip():
+                    return False
+    except LabelError:
+        return False
+    return True
+
+
 def sha256(path: Path) -> str:
     """Hash of a file as it lies on the disk."""
     with reading(path), path.open("rb") as file:
@@ -218,7 +232,7 @@ def _header(file: io.BytesIO, name: str) -> tuple[Structure, bool]:
     while (line := file.readline()) and (line.strip() or not lines):
         lines.append(line.strip())
     try:
-        poscar = Poscar.from_str(b"\n".join(lines).decode())
+        poscar = Poscar.from_str(one_scale(b"\n".join(lines).decode()))
         structure, named = poscar.structure, bool(poscar.true_names)
         usable = len(structure) > 0 and bool(np.isfinite(structure.frac_coords).all()) and structure.volume > 1e-3
     except Exception as error:  # pymatgen raises whatever the first odd character leads to
@@ -226,6 +240,32 @@ def _header(file: io.BytesIO, name: str) -> tuple[Structure, bool]:
     if not usable:
         raise LabelError("damaged_file", f"the header of {name} is no structure")
     return structure, named
+
+
+def one_scale(text: str) -> str:
+    """A POSCAR whose three scaling factors, which VASP 6 takes, are multiplied into its vectors; others as they are.
+
+    The factors stretch the cartesian components x, y and z of the lattice vectors and of cartesian positions.
+    """
+    lines = text.splitlines()
+    factors = lines[1].split() if len(lines) > 4 else []
+    if len(factors) != 3:
+        return text
+    scale = np.array([float(factor) for factor in factors])
+    if not (np.isfinite(scale).all() and (scale > 0).all()):
+        raise ValueError("three scaling factors have to be greater than zero")
+    lines[1] = "1.0"
+    kind = next((i for i, line in enumerate(lines) if i > 5 and line.strip()[:1] in tuple("CcKk")), None)
+    counts = next(
+        (line.split() for line in lines[5:7] if line.split() and all(word.isdigit() for word in line.split())), []
+    )
+    cartesian = range(0) if kind is None else range(kind + 1, min(kind + 1 + sum(map(int, counts)), len(lines)))
+    for i in (2, 3, 4, *cartesian):
+        words = lines[i].split()
+        lines[i] = " ".join(
+            [*(f"{float(word) * one:.16g}" for word, one in zip(words[:3], scale, strict=True)), *words[3:]]
+        )
+    return "\n".join(lines)
 
 
 def _next_line(file: io.BytesIO) -> bytes:
