@@ -15,6 +15,7 @@ REASONS = {
     "charged": "the cell is charged",
     "no_valence": "the number of valence electrons is not known",
     "not_neutral": "the charges do not add up to zero",
+    "bad_charge": "a charge is beyond what its element can lose or take",
     "electrons_missing": "the integrated density does not hold all electrons",
     "sites_differ": "symmetry-equivalent sites have different charges",
     "maximum_off_atom": "a basin of the density has its maximum away from every atom",

@@ -36,7 +36,7 @@ from mattergen_e.crystals.checks import EntryError, check_lattice
 from mattergen_e.crystals.findings import Finding, LabelError
 from mattergen_e.errors import UserError
 from mattergen_e.labels import method
-from mattergen_e.labels.checks import check_equivalent
+from mattergen_e.labels.checks import check_bounds, check_equivalent, check_signs
 from mattergen_e.labels.record import Calculation
 from mattergen_e.spectra.raw import RawDos
 
@@ -58,12 +58,18 @@ MAX_ID = 200
 NEGATIVE = 1e-3
 
 
-def find(root: str | Path) -> list[Path]:
-    """The .npz files of a folder, recursively and sorted, or the file itself."""
-    root = Path(root)
-    if root.is_file():
-        return [root] if root.suffix == ".npz" else []
-    return sorted(path for path in root.rglob("*.npz") if path.is_file() and not path.name.startswith("."))
+def is_label(path: Path) -> bool:
+    """Whether a file is an .npz that holds a crystal, by the names of its arrays; a damaged one may be.
+
+    Others, such as what scripts leave in folders of calculations, name none of `numbers`, `cell` and `frac`.
+    """
+    if path.suffix != ".npz" or path.name.startswith("."):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return bool({f"{name}.npy" for name in ("numbers", "cell", "frac")} & set(archive.namelist()))
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return True
 
 
 def read_manifest(folder: str | Path) -> dict[str, dict[str, Any]]:
@@ -308,7 +314,9 @@ def _add_charges(result: Calculation, charges: NDArray[Any], settings: LabelSett
         if not abs(total) <= limit:
             sentence = f"the charges add up to {total:+.3f} e, more than {limit:g} e from zero"
             raise LabelError("not_neutral", sentence)
+        check_bounds(result.structure, charges)
         result.bader_charge, findings = check_equivalent(result.structure, charges, settings.bader)
+        result.findings += check_signs(result.structure, charges)
         result.findings += findings
     except LabelError as error:
         result.findings.append(Finding("bader", error.reason, error.sentence, refused=True))

@@ -53,7 +53,8 @@ def read(told: Any) -> Method:
     if not isinstance(told, Mapping) or not isinstance(told.get("functional"), str):
         return Method()
     name = told["functional"].strip()
-    given = told.get("u") if isinstance(told.get("u"), Mapping) else {}
+    found = told.get("u")
+    given = found if isinstance(found, Mapping) else {}
     u = {str(k): float(v) for k, v in given.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     spin = told.get("spin") if isinstance(told.get("spin"), bool) else None
     usable = 0 < len(name) <= MAX_NAME and name.isprintable()
@@ -69,12 +70,12 @@ def of_label(line: Mapping[str, Any]) -> Method:
     record = line.get("record")
     if isinstance(record, Mapping):
         return read(record.get(KEY))
-    return read(line.get(KEY) if line.get(KEY) is not None else line.get("functional"))
+    return read(line[KEY] if isinstance(line.get(KEY), Mapping) else line.get("functional"))
 
 
 def of_run_type(run_type: Any) -> Method:
     """The method of a kind of calculation of the Materials Project."""
-    return Method(RUN_TYPES.get(str(run_type).strip().upper(), UNKNOWN))
+    return Method(RUN_TYPES.get(str(run_type).strip().upper().removeprefix("RUNTYPE."), UNKNOWN))
 
 
 def count(methods: Iterable[Method]) -> dict[str, int]:
@@ -82,9 +83,10 @@ def count(methods: Iterable[Method]) -> dict[str, int]:
     return dict(Counter(method.functional for method in methods).most_common())
 
 
-def told(counts: Mapping[str, int]) -> str:
-    """The same in words: PBE 12, HSE06 3."""
-    return ", ".join(f"{name} {n:,}" for name, n in counts.items())
+def told(counts: Mapping[str, int], spin_polarised: int = 0) -> str:
+    """The same in words: PBE 12, HSE06 3; 4 of them spin-polarised."""
+    spins = f"; {spin_polarised:,} of them spin-polarised" if spin_polarised else ""
+    return ", ".join(f"{name} {n:,}" for name, n in counts.items()) + spins
 
 
 def selects(names: Sequence[str], method: Method) -> bool:
@@ -92,11 +94,12 @@ def selects(names: Sequence[str], method: Method) -> bool:
     return method.functional.casefold() in {name.strip().casefold() for name in names}
 
 
-def check_one(methods: Sequence[tuple[str, Method]]) -> None:
+def check_one(methods: Sequence[tuple[str, Method]], *, several: bool = False) -> None:
     """Check that labels are of one functional.
 
     Args:
         methods: Ids and methods of all labels.
+        several: Whether several functionals were asked for by name; U is compared even then.
 
     Raises:
         UserError: If there are two functionals, or two values of U for one element.
@@ -104,7 +107,7 @@ def check_one(methods: Sequence[tuple[str, Method]]) -> None:
     counts = count(method for _, method in methods)
     known = {name: n for name, n in counts.items() if name != UNKNOWN}
     advice = "take one with --functional NAME, or all of them with --mix-functionals"
-    if len(known) > 1:
+    if len(known) > 1 and not several:
         raise UserError(
             f"The labels are of {len(known)} functionals ({told(known)}), which are not one data set: {advice}."
         )

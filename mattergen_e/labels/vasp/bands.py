@@ -47,12 +47,14 @@ def edges(vasprun: Vasprun) -> Edges | None:
     used = np.asarray(vasprun.actual_kpoints_weights, dtype=np.float64) > 0
     highest, lowest, electrons = -np.inf, np.inf, 0.0
     for values in vasprun.eigenvalues.values():
-        filling = values[used, :, 1]
-        counts = np.round(filling).sum(axis=1).astype(int)
-        if not len(counts) or np.ptp(counts) > 0 or np.abs(filling - np.round(filling)).max() > WHOLE:
+        order = np.argsort(values[:, :, 0], axis=1, kind="stable")
+        levels, filling = (np.take_along_axis(values[:, :, i], order, axis=1) for i in (0, 1))
+        filling, whole = filling[used], np.round(filling[used])
+        counts = whole.sum(axis=1).astype(int)
+        ordered = bool((np.diff(whole, axis=1) <= 0).all())
+        if not ordered or np.ptp(counts) > 0 or np.abs(filling - whole).max() > WHOLE:
             return None
         n = int(counts[0])
-        levels = np.sort(values[:, :, 0], axis=1)
         highest = max(highest, float(levels[:, n - 1].max())) if n > 0 else highest
         lowest = min(lowest, float(levels[:, n].min())) if n < levels.shape[1] else lowest
         electrons += 2 / len(vasprun.eigenvalues) * n

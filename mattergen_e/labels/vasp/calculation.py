@@ -31,7 +31,6 @@ from mattergen_e.labels.vasp.files import (
     Density,
     check_same,
     choose_files,
-    find_calculations,
     is_empty,
     read_density,
     sha256,
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from mattergen_e.labels.vasp.parser import Parser
-
-__all__ = ["find_calculations", "read"]
 
 _PARAMETERS = {"ENCUT": "encut_ev", "ISMEAR": "ismear", "SIGMA": "sigma_ev", "ISPIN": "ispin", "NELECT": "nelect"}
 #: A Fermi energy that was moved by more is told, eV.
@@ -125,14 +122,14 @@ def _record(vasprun: Parser) -> dict[str, Any]:
     method = of_vasprun(vasprun)
     record |= {"functional": method.functional, KEY: method.record()}
     record["kpoints"] = len(vasprun.actual_kpoints)
-    record["converged"] = vasprun.is_converged
+    record["converged"] = vasprun.converged_electronic
     return record
 
 
 def _add_bands(result: Calculation, vasprun: Parser) -> None:
     """DOS and band gap, as far as they can be used: one that cannot does not take the others along."""
     findings = result.findings
-    if not vasprun.is_converged:
+    if not vasprun.converged_electronic:
         findings.append(Finding("calculation", "not_converged", "the electronic steps did not converge; taken anyway"))
     try:
         result.properties["dft_band_gap"] = bands.band_gap(vasprun)

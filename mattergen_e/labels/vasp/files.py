@@ -12,7 +12,7 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from lzma import LZMAError
@@ -42,15 +42,25 @@ _NAME = re.compile(
 # -- finding ----------------------------------------------------------------------------------------------------------
 
 
-def find_calculations(root: Path, denied: Callable[[OSError], Any] | None = None) -> Iterator[Path]:
-    """Folders that hold a calculation: vasprun.xml, CHGCAR, CHG or AECCAR0.
+def is_calculation(names: Iterable[str]) -> bool:
+    """Whether files of these names make a calculation: vasprun.xml, CHGCAR, CHG or AECCAR0."""
+    matches = (_NAME.fullmatch(name) for name in names)
+    return any(match is not None and match[1] in ("vasprun.xml", "CHGCAR", "CHG", "AECCAR0") for match in matches)
+
+
+def walk(
+    root: Path,
+    denied: Callable[[OSError], Any] | None = None,
+    closed: Callable[[Path], bool] = lambda _: False,
+) -> Iterator[tuple[Path, list[str]]]:
+    """All folders below one, with the names of their files, sorted.
+
+    Links are followed, each folder is visited once, and hidden ones (of a running `mattergen-e data compute`) are not.
 
     Args:
-        root: Where to look; it counts itself. Links are followed, each folder is visited once.
-        denied: Told of every folder that cannot be opened; the search goes on.
-
-    Yields:
-        The folders, sorted within each parent.
+        root: Where to look; it counts itself.
+        denied: Told of every folder that cannot be opened; the walk goes on.
+        closed: Whether a folder is a whole of its own: it is yielded, and what lies below it is not looked at.
 
     Raises:
         OSError: If a folder cannot be opened and `denied` is None.
@@ -71,10 +81,9 @@ def find_calculations(root: Path, denied: Callable[[OSError], Any] | None = None
                 raise
             denied(error)
             continue
-        matches = (_NAME.fullmatch(name) for name, is_folder in names if not is_folder)
-        if any(match is not None and match[1] in ("vasprun.xml", "CHGCAR", "CHG", "AECCAR0") for match in matches):
-            yield folder
-        waiting += [folder / name for name, is_folder in reversed(names) if is_folder]
+        yield folder, [name for name, is_folder in names if not is_folder]
+        if not closed(folder):
+            waiting += [folder / name for name, is_folder in reversed(names) if is_folder and not name.startswith(".")]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

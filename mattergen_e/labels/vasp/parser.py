@@ -48,11 +48,13 @@ class Parser(Vasprun):
         return "gw" in self.algorithm or "g0w0" in self.algorithm
 
     @property
-    def is_converged(self) -> bool:
-        """Whether the electronic steps converged; of runs without such steps: True."""
+    def converged_electronic(self) -> bool:
+        """Whether the electronic steps of the last ionic step converged; of runs without such steps: True."""
         if self.is_gw or self.algorithm.startswith(ONE_SHOT) or not self.ionic_steps:
             return True
+        if "NELM" in self.unreadable:
+            return False
         try:
-            return bool(self.converged_electronic)
-        except (IndexError, KeyError):  # pymatgen looks for the steps of a response that are not there
-            return len(self.ionic_steps[-1].get("electronic_steps", ())) < self.parameters["NELM"]
+            return bool(super().converged_electronic)
+        except IndexError:  # pymatgen looks for the steps of a response that are not there
+            return len(self.ionic_steps[-1]["electronic_steps"]) < self.parameters["NELM"]

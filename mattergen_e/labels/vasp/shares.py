@@ -83,14 +83,14 @@ def site_counts(
         raise LabelError(
             "bad_dos",
             f"{lost:.1f} of the {allowed / LOST:.1f} states up to {UPPER:g} eV are in the DOS of no site: levels are "
-            f"narrower than its step of {step:.3f} eV, and vasprun.xml has no projections of the bands; calculate with a "
-            "larger SIGMA or NEDOS",
+            f"narrower than its step of {step:.3f} eV, and vasprun.xml has no projections of the bands; calculate with "
+            "a larger SIGMA or NEDOS",
         )
     if borrowed <= allowed:
         return result, []
     sentence = (
-        f"{borrowed:.1f} of the {allowed / LOST:.1f} states up to {UPPER:g} eV fall between two energies of the DOS, and "
-        "are shared out among the sites like their neighbours"
+        f"{borrowed:.1f} of the {allowed / LOST:.1f} states up to {UPPER:g} eV fall between two energies of the DOS; "
+        "the sites get them in the ratio of the nearest energy"
     )
     return result, [Finding("atomic_dos", "between_energies", sentence)]
 
@@ -152,7 +152,7 @@ def _levels(vasprun: Parser, n_sites: int) -> tuple[Array, Array, Array] | None:
 def _by_bands(
     levels: Array, states: Array, parts: Array, energies: Array, intervals: NDArray[np.intp], width: float
 ) -> tuple[Array, NDArray[np.intp]]:
-    """Parts (n_sites, n) of the sites in what levels with a Gaussian of a width put into intervals, and which those are.
+    """(n_sites, n) parts of the sites in what levels, smeared by a width, put into intervals; and (n,) those intervals.
 
     Intervals without levels are left out.
     """

@@ -50,7 +50,7 @@ def read_vasprun(path: Path, *, allow_unconverged: bool = False) -> Parser:
     problem = bands.damage(vasprun)
     if problem is not None:
         raise LabelError("damaged_file", f"{path.name} is garbled: {problem}")
-    if not vasprun.is_converged and not allow_unconverged:
+    if not vasprun.converged_electronic and not allow_unconverged:
         raise LabelError("not_converged", f"the last electronic steps of {path.name} did not converge (NELM reached)")
     _check_neutral(path, vasprun)
     return vasprun
@@ -67,7 +67,7 @@ def _parse(path: Path) -> Parser:
             if path.stat().st_size == 0:
                 raise LabelError("damaged_file", f"{path.name} is empty")
             vasprun = Parser(path, parse_potcar_file=False)
-            _ = vasprun.is_converged  # read here, where a missing entry is told
+            _ = vasprun.converged_electronic  # read here, where a missing entry is told
             _ = len(vasprun.final_structure), len(vasprun.atomic_symbols)
             unreadable = [name for name in NEEDED if name in vasprun.unreadable]
             if unreadable:
