@@ -39,7 +39,8 @@ def check_electrons(dos: RawDos, structure: Structure, potcars: Sequence[str] = 
         potcars: Names of the potentials, where they are known, e.g. Na_pv.
 
     Returns:
-        A warning where they differ by more than `TOLD`, or the potentials are not known.
+        A warning where they differ by more than `TOLD` from these and from those of any choice of VASP's potentials, or
+        the potentials are not known.
 
     Raises:
         LabelError: With reason bad_dos, if they differ by more than `REFUSED`.
@@ -53,9 +54,9 @@ def check_electrons(dos: RawDos, structure: Structure, potcars: Sequence[str] = 
     nearest = min(expected, key=lambda n: abs(n - held))
     difference = abs(held - nearest) / nearest
     sentence = f"the DOS holds {held:.1f} electrons up to the Fermi energy, the potentials {nearest:g}"
-    if difference <= TOLD:
+    if any(abs(n - held) <= TOLD * n for n in (nearest, *_electrons(structure, by_element()))):
         return []
-    if difference > REFUSED and not any(abs(n - held) <= TOLD * n for n in _electrons(structure, by_element())):
+    if difference > REFUSED:
         raise LabelError("bad_dos", f"{sentence}: it is sampled too coarsely, or the Fermi energy is wrong")
     return [Finding("total_dos", "electrons_differ", sentence)]
 
