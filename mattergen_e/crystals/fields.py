@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import zipfile
@@ -154,7 +155,7 @@ def _plain_numbers(name: str, raw: Any) -> NDArray[np.float64]:
     """Nested lists as an array; what is no number is refused, though NumPy would make one of it: true, "0.8"."""
     odd = _no_number(raw)
     if odd is not None:
-        raise EntryError("nan_values", f"{name} holds {str(odd)[:40]!r}, which is no number but a {type(odd).__name__}")
+        raise EntryError("nan_values", f"{name} is not an array of numbers: it holds {json.dumps(odd)[:40]}")
     try:
         return np.array(raw, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
