@@ -102,6 +102,7 @@ class Manifest(_Model):
     """What a cache holds and where it comes from.
 
     `processing` holds, by name of the value, the settings that its labels were made with: grid, smearing, tolerances.
+    `functionals` counts the crystals by the functional of their labels; of older versions it is empty.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -116,6 +117,9 @@ class Manifest(_Model):
     grid_values: dict[str, SiteValue] = Field(default_factory=dict)
     processing: dict[str, Any] = Field(default_factory=dict)
     properties: dict[str, PropertyInfo]
+    functionals: dict[str, int] = Field(default_factory=dict)
+    spin_polarised: int = Field(default=0, ge=0)
+    warnings: list[str] = Field(default_factory=list)
     excluded: int = Field(default=0, ge=0)
     dropped_by_reason: dict[str, int]
     dropped: list[DroppedEntry]
