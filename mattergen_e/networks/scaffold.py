@@ -123,7 +123,7 @@ class Training:
             settings: Of the training.
             loaders: Of the training and of the validation split.
             out: Folder of the training.
-            provenance: Made before the network, whose weights it seeds.
+            provenance: Its callback, made before the network: it seeds the first weights.
             resume: Go on from the last epoch.
             device: auto, cpu or cuda.
             progress: Whether to show a progress bar.

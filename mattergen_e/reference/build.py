@@ -136,7 +136,7 @@ def _stamp(crystals: Crystals, settings: BuildSettings, given: Energies | None) 
 
 
 def _check_content(out: Path) -> None:
-    """Refuses a folder that holds something else: files of the reference are replaced, chunks of former ones removed."""
+    """Refuses a folder that holds something else: a reference is written over, and chunks of former ones removed."""
     if not out.is_dir():
         return
     parts = out / PARTS_FOLDER
