@@ -31,6 +31,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from mattergen_e.crystals.quantity import Place, Quantity
 from mattergen_e.errors import UserError, first_problem
 from mattergen_e.files import check_name
+from mattergen_e.limits import read_npy
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -296,10 +297,10 @@ def load_array(path: str | Path, mmap: bool = True) -> NDArray[Any]:
         UserError: If the file is missing, is not a plain array, or is not the one that was built.
     """
     try:
-        array = np.asarray(np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False))
+        array = np.asarray(read_npy(path, mmap))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: build the cache with 'mattergen-e data build'.") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a plain array ({error}): build the cache anew.") from error
     check_bytes(Path(path).with_suffix(""), array)
     return array

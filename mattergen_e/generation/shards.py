@@ -25,6 +25,7 @@ from mattergen_e.generation.records import (
     hash_settings,
 )
 from mattergen_e.journal import FileJournal
+from mattergen_e.limits import check_zip
 
 BATCHES_FOLDER = "batches"
 BATCH_NAME = "batch.json"
@@ -82,6 +83,7 @@ def read_shards(folder: Path, record: RunRecord) -> dict[int, Shard]:
 def _read_shard(path: Path) -> tuple[Shard, ShardRecord]:
     """What a batch's file holds, after comparing the checksums of its content, and what it says of itself."""
     with sound(path), ZipFile(path) as archive:
+        check_zip(archive)
         damaged = archive.testzip()
         files = [name for name in archive.namelist() if name != BATCH_NAME]
         if damaged is not None or not set(batch_files([])) <= set(files):
@@ -102,7 +104,7 @@ def extends(record: RunRecord, asked: Any) -> bool:
 
 def check_extended(folder: Path, record: RunRecord, asked: Any, shards: dict[int, Shard]) -> None:
     """Lets a run become longer: by whole batches, since a batch depends on its own crystals only."""
-    before = record.settings.get(NUM_SAMPLES)
+    before: Any = record.settings.get(NUM_SAMPLES)
     if not extends(record, asked) or asked == before:
         return
     if asked < before:
