@@ -63,8 +63,9 @@ def _hook(number: int, within: str, match: str) -> Callable[[str, tuple], None]:
         if not changes:
             return
         if event != "ctypes.dlsym":
-            text = os.path.realpath(os.fsdecode(path))
-            if not text.startswith(within) or match not in text:
+            paths = arguments[:2] if event == "os.rename" else [path]
+            texts = [os.path.realpath(os.fsdecode(path)) for path in paths]
+            if not any(text.startswith(within) and match in text for text in texts):
                 return
         elif match or arguments[1] != "renameat2":
             return
