@@ -13,11 +13,12 @@ export UV_LINK_MODE ?= copy
 install: $(VENV)/.installed
 
 # Every file that is installed has the hash that the lock names: uv, and what builds a package from its source, too.
+# (--no-config: the looser constraints of pyproject.toml, which have none, are for resolving anew.)
 $(VENV)/.installed: pyproject.toml constraints.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	sed -n '/^uv==/,/[^\\]$$/p' constraints.lock > $(VENV)/uv.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(VENV)/uv.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --build-constraint constraints.lock \
+	$(BIN)/uv pip install --no-config --quiet --python $(BIN)/python --no-deps --build-constraint constraints.lock \
 	  --require-hashes -r constraints.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --build-constraint constraints.lock --editable .
 	touch $@

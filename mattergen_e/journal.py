@@ -153,6 +153,12 @@ def claim(target: Path, advice: str = CHOOSE_ANOTHER) -> Iterator[None]:
                 lock.release()
 
 
+def write_output(path: Path, content: bytes, advice: str = CHOOSE_ANOTHER) -> None:
+    """Writes a file that is an output by itself; see `claim`."""
+    with claim(path, advice), replacing(path, path) as file:
+        file.write(content)
+
+
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
     """The folder, with those above it; what had to be made goes again if nothing came into it."""
