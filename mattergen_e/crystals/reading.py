@@ -30,6 +30,7 @@ from pymatgen.io.cif import CifParser
 
 from mattergen_e.crystals.dictionary import read_dictionary
 from mattergen_e.errors import UserError, brief
+from mattergen_e.limits import read_bytes, read_text
 
 SUFFIXES = (".cif", ".vasp", ".poscar", ".extxyz", ".xyz", ".jsonl", ".json", ".zip")
 KINDS = "CIF, a zip of CIFs, POSCAR, extxyz or JSON lines"
@@ -184,11 +185,25 @@ def _tried(entry: CrystalEntry, make: Callable[[], CrystalEntry]) -> CrystalEntr
         return replace(entry, reason="broken_cif" if cif else "broken_entry", problem=f"cannot be read: {words}")
 
 
+def _read[T](read: Callable[[Path], T], path: Path) -> T:
+    """The content of a file.
+
+    Raises:
+        UserError: If it holds more than is read.
+    """
+    try:
+        return read(path)
+    except ValueError as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): put back a copy of it, or cut it into smaller ones."
+        ) from None
+
+
 # -- CIF and POSCAR ---------------------------------------------------------------------------------------------------
 
 
 def _text(path: Path, as_written: bool) -> Iterator[CrystalEntry]:
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = _read(partial(read_text, errors="replace"), path)
     entry = CrystalEntry(path, "", path.stem if path.suffix else path.name)
     if path.suffix.lower() == ".cif":
         yield _tried(entry, lambda: replace(entry, structure=_cif(text, as_written, as_written)))
@@ -225,7 +240,7 @@ def _member(archive: ZipFile, member: ZipInfo, entry: CrystalEntry, as_written: 
 
 
 def _extxyz(path: Path) -> Iterator[CrystalEntry]:
-    frames = list(_frames(path.read_text(encoding="utf-8", errors="replace").splitlines()))
+    frames = list(_frames(_read(partial(read_text, errors="replace"), path).splitlines()))
     for number, text in enumerate(frames):
         counted = _generated(number) if path.stem == _GENERATED else None
         name = counted or (path.stem if len(frames) == 1 else f"{path.stem}_{number}")
@@ -280,7 +295,9 @@ def _generated(index: Any) -> str | None:
 
 def _json(path: Path) -> Iterator[CrystalEntry]:
     # a JSON string may hold what splitlines splits at
-    lines = [(number, line) for number, line in enumerate(path.read_bytes().split(b"\n"), start=1) if line.strip()]
+    lines = [
+        (number, line) for number, line in enumerate(_read(read_bytes, path).split(b"\n"), start=1) if line.strip()
+    ]
     if path.suffix.lower() == ".json":
         with suppress(ValueError, RecursionError):
             whole = json.loads(b"\n".join(line for _, line in lines))

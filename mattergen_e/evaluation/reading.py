@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mattergen_e.crystals import reading
 from mattergen_e.crystals.reading import KINDS, OUTPUTS, CrystalEntry, is_structure_file, natural_key
 from mattergen_e.errors import UserError
+from mattergen_e.limits import open_npz
 from mattergen_e.spectra.files import DOS_NAME, read_dos
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _arrays(folder: Path, told: Any, opened: dict[Path, dict[str, NDArray[Any]]]
         file = folder / Path(str(where.get("file") if isinstance(where, dict) else where)).name
         try:
             if file not in opened:
-                with np.load(file, allow_pickle=False) as content:
+                with open_npz(file) as content:
                     opened[file] = dict(content)
             if (key := where["keys"].get(name)) is not None:
                 arrays[name] = opened[file][key]

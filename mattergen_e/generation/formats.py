@@ -29,6 +29,7 @@ from mattergen_e.crystals.dictionary import read_dictionary
 from mattergen_e.descriptors.artefact import Artefact
 from mattergen_e.errors import UserError
 from mattergen_e.files import add_array
+from mattergen_e.limits import open_npz, read_bytes
 from mattergen_e.spectra.files import DOS_NAME, dos_file, keys, read_dos
 from mattergen_e.spectra.objects import CrystalSpectra
 
@@ -316,7 +317,7 @@ def with_artefacts(
             raise UserError(f"{JSONL_NAME} names '{name}', which is no npz file beside it: generate the crystals anew.")
         found = find(name)
         try:
-            with np.load(io.BytesIO(found) if isinstance(found, bytes) else found, allow_pickle=False) as arrays:
+            with open_npz(io.BytesIO(found) if isinstance(found, bytes) else found) as arrays:
                 files[name] = dict(arrays)
         except FileNotFoundError:
             raise UserError(f"{found} does not exist: give the whole output folder of a run.") from None
@@ -350,7 +351,7 @@ def read_files(find: Callable[[str], Path | bytes], lines: str | None = None) ->
         UserError: If a file that they refer to is missing or damaged.
     """
     found = find(lines or JSONL_NAME)
-    content = (found.read_bytes() if isinstance(found, Path) else found).splitlines()
+    content = (read_bytes(found) if isinstance(found, Path) else found).splitlines()
     crystals = [parse_json_line(line) for line in content]
     if any(b'"dos"' in line and "dos" in json.loads(line) for line in content):  # a site property may be named so
         crystals = with_spectra(crystals, content, find(DOS_NAME))

@@ -18,6 +18,7 @@ from mattergen_e.data.dataset import JointCrystalDataset
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.prediction import predict_descriptors
 from mattergen_e.errors import UserError
+from mattergen_e.limits import read_text
 from mattergen_e.prediction.run import predict
 from mattergen_e.prediction.spectra import SpectralAccuracy, spectral_accuracy
 
@@ -317,7 +318,7 @@ def read_labelled(path: str | Path, names: Iterable[str]) -> list[LabelledStruct
     found = []
     wanted = list(names)
     named = read_structures([path])
-    lines = [line for line in Path(path).read_text().split("\n") if line.strip()]
+    lines = [line for line in read_text(path).split("\n") if line.strip()]
     for item, line in zip(named, lines, strict=True):
         entry = json.loads(line)
         labels = {}

@@ -38,6 +38,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mattergen_e.energies.hull import Hull
 from mattergen_e.errors import UserError, first_problem
+from mattergen_e.limits import read_npy
 from mattergen_e.provenance import hash_file
 from mattergen_e.reference.packed import is_packed, unpack
 
@@ -369,8 +370,8 @@ def read_manifest(path: Path) -> ReferenceManifest:
 
 def _load(file: Path, info: ArrayInfo) -> NDArray[Any]:
     try:
-        found = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        found = read_npy(file, mmap=True)
+    except (OSError, ValueError) as error:
         raise UserError(f"{file} is not a plain array ({error}): build the reference anew with --overwrite.") from None
     if list(found.shape) != info.shape or str(found.dtype) != info.dtype:
         raise UserError(f"{file} is not what was built: build the reference anew with --overwrite.")

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mattergen_e.errors import UserError
+from mattergen_e.limits import read_yaml
 
 CARD = "card.yaml"
 
@@ -97,7 +98,7 @@ def read_card(path: str | Path) -> Card:
         UserError: If the file is missing or does not follow the schema.
     """
     try:
-        return Card.model_validate(yaml.safe_load(Path(path).read_text()))
+        return Card.model_validate(read_yaml(path))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
     except (ValidationError, yaml.YAMLError) as error:

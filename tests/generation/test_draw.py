@@ -262,6 +262,17 @@ def test_resumed_run_gives_the_same_crystals(tmp_path, capsys, model, make_sampl
     assert record.status == "finished" and len(record.resumes) == 1 and record.crystals == 6
 
 
+def test_a_run_that_becomes_longer_is_the_longer_run(tmp_path, model, make_sampler):
+    draw(make_sampler(model), loader(), {}, tmp_path / "whole")
+    draw(make_sampler(model), loader(num_samples=4), {}, tmp_path / "parts")
+    torch.manual_seed(123)
+    draw(make_sampler(model, output={"existing": "resume"}), loader(), {}, tmp_path / "parts")
+    for name in OUTPUTS:
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    with pytest.raises(UserError, match="a run of 6 crystals, not of 4"):
+        draw(make_sampler(model, output={"existing": "resume"}), loader(num_samples=4), {}, tmp_path / "parts")
+
+
 def test_resume_takes_the_seed_that_the_run_began_with(tmp_path, model, make_sampler):
     sampler = make_sampler(model)
     interrupt(sampler, 1)
