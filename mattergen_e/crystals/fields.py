@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
+from mattergen_e.crystals import cif
 from mattergen_e.crystals.alignment import reduce_cell
 from mattergen_e.crystals.checks import EntryError, check_cell, check_lattice
 from mattergen_e.crystals.dictionary import split_dictionary
@@ -42,10 +43,10 @@ def read_id(fields: dict[str, Any]) -> str:
 
 
 def read_cif(text: str) -> Structure:
-    """Read a CIF exactly as MatterGen does: the first structure, primitive and reduced.
+    """Read a CIF and reduce it to the primitive cell, to the same numbers as MatterGen does.
 
     Args:
-        text: The CIF.
+        text: The CIF, of one crystal.
 
     Returns:
         The structure.
@@ -53,14 +54,13 @@ def read_cif(text: str) -> Structure:
     Raises:
         EntryError: With reason missing_structure, broken_cif or absurd_cell.
     """
-    from pymatgen.io.cif import CifParser
-
     if not text.strip():
         raise EntryError("missing_structure", "the column 'cif' is empty")
     try:
-        parsed = CifParser.from_str(text).parse_structures(primitive=False, on_error="ignore")[0]
+        parsed = cif.read_text(text, thirds=True)
     except Exception as error:
-        raise EntryError("broken_cif", f"the CIF cannot be read ({brief(error)})") from error
+        words = str(error) if isinstance(error, ValueError) else brief(error)
+        raise EntryError("broken_cif", f"the CIF cannot be read: {words[:300]}") from error
     check_cell(parsed)
     return reduce_cell(parsed)
 
