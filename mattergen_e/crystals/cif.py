@@ -40,6 +40,7 @@ _HARMLESS = (
     "Some occupancies",
     "No magnetic symmetry detected",
     "Issues encountered while parsing CIF",
+    "fractional coordinates rounded to ideal values",
 )
 #: Tolerance with which pymatgen takes two coordinates for one, in units of the edges; without symmetry, none is moved.
 _SAME_PLACE, _EXACT = 1e-4, 1e-8
@@ -220,7 +221,7 @@ def _build(data: Mapping[str, Any], sites: SiteTable, xyz: list[str] | None, how
             raise ValueError(words[-1] if words else "its sites cannot be read") from error
     said = [*parser.warnings, *(str(warning.message) for warning in caught if warning.category is UserWarning)]
     for words in said:
-        if not words.startswith(_HARMLESS):
+        if not any(harmless in words for harmless in _HARMLESS):
             raise ValueError(" ".join(words.split())[:200])
     return structure
 

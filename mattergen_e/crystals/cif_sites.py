@@ -172,9 +172,7 @@ def _symbols(types: Sequence[str], labels: Sequence[str], data: Mapping[str, Any
     formula = str(data.get("_chemical_formula_sum", ""))
     found = []
     for name, label in zip(types if told else labels, labels, strict=True):
-        symbol = _of_type(name) if told else None
-        if symbol is None:
-            symbol = _of_label(name if not told else name.rstrip("+-0123456789"), formula)
+        symbol = _of_type(name, formula) if told else _of_label(name, formula)
         if symbol is None:
             raise ValueError(
                 f"site {label[:40]!r} is {name[:40]!r}, which is no single element: give each atom, hydrogen too, a "
@@ -184,13 +182,14 @@ def _symbols(types: Sequence[str], labels: Sequence[str], data: Mapping[str, Any
     return found
 
 
-def _of_type(name: str) -> str | None:
+def _of_type(name: str, formula: str) -> str | None:
     """A type symbol as pymatgen takes it; None if it is no element, perhaps with a charge."""
     if _SPRINGER in name:  # pymatgen splits these
         return name
     match = re.fullmatch(r"([A-Z][a-z]?)(\d*\.?\d*[+-]|[+-]\d+\.?\d*|0\+?)?", name)
-    if match is None or not _is_element(match[1]):
-        return None
+    if match is None or not (_is_element(match[1]) or match[1] in ("D", "T")):
+        bare = name.rstrip("+-0123456789")
+        return _of_label(bare, formula) if bare.isalpha() else None
     return f"H{match[2] or ''}" if match[1] in ("D", "T") else name
 
 
@@ -201,7 +200,7 @@ def _of_label(name: str, formula: str) -> str | None:
     formula has it.
     """
     match = re.match(r"[A-Za-z]+", name)
-    if match is None:
+    if match is None or (re.fullmatch(r"[HD][23]O\d*", name) and not formula.strip("?. ")):
         return None
     letters = match[0]
     if letters in ("D", "T"):

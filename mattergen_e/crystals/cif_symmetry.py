@@ -251,6 +251,8 @@ def _names(hall: int) -> Iterator[str]:
         names += [kind.international_short, kind.international]
     if kind.number >= 200:  # before 1983, the bar of the threefold axis was left out
         names += [name.replace("-3", "3") for name in names]
+    # before 1992, one of the two glides that 'e' stands for was named
+    names += [name.replace("e", glide) for name in names for glide in "abc" if "e" in name]
     choice = kind.choice if kind.choice in _SUFFIXES else kind.choice[:1] if kind.choice[:1] in "12" else ""
     for name in names:
         yield name
