@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from pymatgen.core import Structure
+from pymatgen.core import DummySpecies, Structure
 from pymatgen.io.vasp.inputs import Poscar
 
 from mattergen_e.crystals.compressed import read_file
@@ -45,6 +45,9 @@ def read_poscar(text: str, folder: Path) -> Structure:
         words = str(warning.message)
         if issubclass(warning.category, UserWarning) and not words.startswith(_HARMLESS):
             raise ValueError(" ".join(words.split())[:200])
+    strange = next((site.specie.symbol for site in structure if isinstance(site.specie, DummySpecies)), None)
+    if strange is not None:
+        raise ValueError(f"it names {strange!r}, which is no element")
     if len(structure) != sum(counts):
         raise ValueError(f"its counts are of {sum(counts)} sites, but it holds {len(structure)}")
     return structure

@@ -29,7 +29,7 @@ def operators(number: int) -> list[str]:
 
 
 def cif(cell: Any, rows: list[str], columns: str = "label x y z", ops: list[str] | None = None, **keys: Any) -> str:
-    """A CIF; a column of `x y z` is a coordinate, the others are named as CIF names them, and `H_M` is the space group."""
+    """A CIF; columns x, y, z are coordinates, the others are named as CIF names them, and `H_M` is the space group."""
     names = {"x": "fract_x", "y": "fract_y", "z": "fract_z", "type": "type_symbol"}
     named = {"H_M": "_symmetry_space_group_name_H-M", "number": "_symmetry_Int_Tables_number"}
     named |= {"formula": "_chemical_formula_sum", "Z": "_cell_formula_units_Z"}
