@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from pymatgen.core import Structure
+from pymatgen.core import Lattice, Structure
 
 SiteProperties = dict[str, list[Any]]
 
@@ -62,6 +62,15 @@ def split_dictionary(given: Any) -> tuple[Structure, SiteProperties]:
     of_sites = [site.get("properties") or {} for site in sites]
     names = dict.fromkeys(str(name) for properties in of_sites for name in properties)
     return structure, {name: [properties.get(name) for properties in of_sites] for name in names}
+
+
+def read_lattice(given: Any) -> Lattice:
+    """The lattice of a dictionary.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: As `read_dictionary`.
+    """
+    return Lattice.from_dict(_lattice(given))
 
 
 def plain_properties(given: Mapping[Any, Any]) -> dict[str, Any]:

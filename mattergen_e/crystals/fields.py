@@ -18,7 +18,7 @@ from pymatgen.core import Lattice, Structure
 from mattergen_e.crystals import cif
 from mattergen_e.crystals.alignment import reduce_cell
 from mattergen_e.crystals.checks import EntryError, check_cell, check_lattice
-from mattergen_e.crystals.dictionary import split_dictionary
+from mattergen_e.crystals.dictionary import read_lattice, split_dictionary
 from mattergen_e.errors import UserError, brief
 
 ID_KEYS = ("material_id", "id")
@@ -101,7 +101,7 @@ def _from_dictionary(given: dict[str, Any]) -> tuple[Structure, dict[str, list[A
         raise EntryError(
             "missing_structure", "'structure' is not a pymatgen dictionary: 'lattice' or 'sites' not given"
         )
-    check_lattice(Lattice.from_dict(given["lattice"]).matrix, len(sites))
+    check_lattice(read_lattice(given["lattice"]).matrix, len(sites))
     structure, properties = split_dictionary({"lattice": given["lattice"], "sites": sites})
     return structure, properties
 
