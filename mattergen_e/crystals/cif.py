@@ -22,6 +22,7 @@ from mattergen_e.crystals.cif_symmetry import on_special_positions, operators
 from mattergen_e.crystals.formula import Statement
 
 _HEADER = re.compile(r"\s*data_(\S*)", re.IGNORECASE)
+_FORMULA = re.compile(r"^_chemical_formula_sum\s+'([^'\n]*)'", re.MULTILINE | re.IGNORECASE)
 #: Keys that pymatgen builds a structure from as they are, beside sites and operators.
 _CELL = (
     *(f"_cell_length_{edge}" for edge in "abc"),
@@ -121,8 +122,8 @@ def read_block(block: Block, *, as_written: bool = False, thirds: bool = False) 
     if any(key.startswith(_MODULATED) for key in data):
         raise ValueError("it is of an incommensurate structure, which has no cell")
     _check_cell(data)
-    sites = read_sites(data)
     told = Statement.of_cif(data)
+    sites = read_sites(data, frozenset(told.formula))
     how = _How(as_written, thirds)
     magnetic = any(key.startswith("_space_group_symop_magn") or "bns" in key for key in data)
     lattice = CifParser.from_str("data_x\n").get_lattice(_block(data, _CELL))
@@ -170,6 +171,9 @@ def _parsed(text: str) -> dict[str, Any]:
     except (ValueError, IndexError, ZeroDivisionError) as error:
         raise ValueError(f"a loop has values for a part of its columns only ({error})") from error
     data = {key.lower().replace(".", "_"): value for key, value in block.data.items()}
+    repeated = _FORMULA.findall(text)
+    if len(repeated) > 1:  # the American Mineralogist's database repeats the key without a value
+        data["_chemical_formula_sum"] = next((value for value in repeated if value.strip()), "")
     if caught:  # a value without quotation marks lost its second word, maybe that of the formula
         data.pop("_chemical_formula_sum", None)
     return data

@@ -69,11 +69,12 @@ def values(data: Mapping[str, Any], key: str) -> list[str]:
     return [] if given is None else given if isinstance(given, list) else [given]
 
 
-def read_sites(data: Mapping[str, Any]) -> SiteTable:
+def read_sites(data: Mapping[str, Any], elements: frozenset[str] = frozenset()) -> SiteTable:
     """The sites of a data block.
 
     Args:
         data: Values by key in small letters.
+        elements: Of its formula, which tell what a label means that may mean several.
 
     Raises:
         ValueError: If a row is no atom at a known place.
@@ -86,7 +87,7 @@ def read_sites(data: Mapping[str, Any]) -> SiteTable:
     texts = _rows(list(zip(*axes, strict=True)), labels)
     given = values(data, "_atom_site_occupancy")
     occupancies = _occupancies(given if len(given) == len(labels) else ["1"] * len(labels), labels)
-    symbols = _symbols(types, labels, data)
+    symbols = _symbols(types, labels, elements)
     dummies = values(data, "_atom_site_calc_flag")
     empty = [i for i, text in enumerate(occupancies) if text == "0"]
     dropped = {*empty, *(i for i, flag in enumerate(dummies) if flag.lower() == "dum")}
@@ -162,17 +163,16 @@ def _rounding(text: str) -> float:
 # -- elements ---------------------------------------------------------------------------------------------------------
 
 
-def _symbols(types: Sequence[str], labels: Sequence[str], data: Mapping[str, Any]) -> list[str]:
+def _symbols(types: Sequence[str], labels: Sequence[str], elements: frozenset[str]) -> list[str]:
     """The element of each row, with its charge where the file gives one.
 
     Raises:
         ValueError: If a row is a group of atoms, or no element.
     """
     told = len(types) == len(labels)
-    formula = str(data.get("_chemical_formula_sum", ""))
     found = []
     for name, label in zip(types if told else labels, labels, strict=True):
-        symbol = _of_type(name, formula) if told else _of_label(name, formula)
+        symbol = _of_type(name, elements) if told else _of_label(name, elements)
         if symbol is None:
             raise ValueError(
                 f"site {label[:40]!r} is {name[:40]!r}, which is no single element: give each atom, hydrogen too, a "
@@ -182,38 +182,40 @@ def _symbols(types: Sequence[str], labels: Sequence[str], data: Mapping[str, Any
     return found
 
 
-def _of_type(name: str, formula: str) -> str | None:
+def _of_type(name: str, elements: frozenset[str]) -> str | None:
     """A type symbol as pymatgen takes it; None if it is no element, perhaps with a charge."""
     if _SPRINGER in name:  # pymatgen splits these
         return name
     match = re.fullmatch(r"([A-Z][a-z]?)(\d*\.?\d*[+-]|[+-]\d+\.?\d*|0\+?)?", name)
     if match is None or not (_is_element(match[1]) or match[1] in ("D", "T")):
         bare = name.rstrip("+-0123456789")
-        return _of_label(bare, formula) if bare.isalpha() else None
+        return _of_label(bare, elements) if bare.isalpha() else None
     return f"H{match[2] or ''}" if match[1] in ("D", "T") else name
 
 
-def _of_label(name: str, formula: str) -> str | None:
-    """The element of a label: its first letters, up to a digit or another character.
+def _of_label(name: str, elements: frozenset[str]) -> str | None:
+    """The element that the first letters of a label are; None if that is not clear.
 
-    A label in capitals may be an element or a group; one that could be both is taken for the element only if the
-    formula has it.
+    Letters behind the element may number sites ('SiA', 'Ob1') or be further atoms ('OH', 'NH4'), and capitals may be
+    one element or two: with a formula, its elements decide, and the composition shows what was wrong.
     """
     match = re.match(r"[A-Za-z]+", name)
-    if match is None or (re.fullmatch(r"[HD][23]O\d*", name) and not formula.strip("?. ")):
-        return None
-    letters = match[0]
+    letters = match[0] if match else ""
     if letters in ("D", "T"):
         return "H"
+    if elements:
+        parts = (letters[:2], letters[:1])
+        named = next((part.title() for part in parts if part.title() in elements), None)
+        return named or (letters if _is_element(letters) else None)
+    if re.fullmatch(r"[HD][23]O\d*", name):
+        return None
     if _is_element(letters):
         return letters
     title = letters.title()
     if title in _WATER:
         return _WATER[title]
-    if len(letters) > 2 or not _is_element(title):
-        return None
-    named = re.search(rf"\b{title}(?![a-z])", formula) is not None
-    return title if named or not set(letters.upper()) <= _LIGHT else None
+    light = set(letters.upper()) <= _LIGHT
+    return title if len(letters) <= 2 and _is_element(title) and not light else None
 
 
 def _lone_water(labels: Sequence[str], types: Sequence[str]) -> str:
@@ -226,4 +228,4 @@ def _lone_water(labels: Sequence[str], types: Sequence[str]) -> str:
 
 
 def _is_element(symbol: str) -> bool:
-    return symbol not in ("D", "T") and Element.is_valid_symbol(symbol)
+    return symbol not in ("", "D", "T") and Element.is_valid_symbol(symbol)

@@ -292,6 +292,19 @@ def test_capitals_that_may_be_two_atoms():
     with pytest.raises(ValueError, match="'CO1'.* no single element"):
         read_text(cif(SALMIAC, ["CO1 0 0 0"]))
     assert read_text(cif(SALMIAC, ["CO1 0 0 0"], formula="Co")).composition.formula == "Co1"
+    assert read_text(cif(SALMIAC, ["CO1 0 0 0", "OC1 0.3 0 0"], formula="C O")).composition.formula == "C1 O1"
+
+
+def test_letters_that_number_sites():
+    """As the American Mineralogist's database labels them."""
+    rows = ["MgM1 0 0 0", "SiA 0.5 0.5 0.5", "Oa1 0.3 0 0", "Ob1 0 0.3 0", "OC2 0 0 0.3"]
+    assert read_text(cif(SALMIAC, rows, formula="Mg Si O3")).composition.formula == "Mg1 Si1 O3"
+    repeated = cif(SALMIAC, rows, formula="Mg Si O3").replace("loop_", "_chemical_formula_sum ''\nloop_")
+    assert read_text(repeated).composition.formula == "Mg1 Si1 O3"
+    with pytest.raises(ValueError, match="'MgM1', which is no single element"):
+        read_text(cif(SALMIAC, rows))
+    with pytest.raises(ValueError, match="its formula is Ca H2 O2, but its sites give Ca O2"):
+        read_text(cif(SALMIAC, ["Ca 0 0 0", "OH1 0.3 0 0", "OH2 0 0.3 0"], formula="Ca (O H)2"))
 
 
 def test_deuterium_beside_hydrogen_is_hydrogen():
