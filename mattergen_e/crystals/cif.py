@@ -221,8 +221,10 @@ def _build(data: Mapping[str, Any], sites: SiteTable, xyz: list[str] | None, how
         try:
             (structure,) = parser.parse_structures(primitive=False, check_occu=not how.as_written, on_error="raise")
         except ValueError as error:
-            words = str(error).strip().splitlines()
-            raise ValueError(words[-1] if words else "its sites cannot be read") from error
+            words = (str(error).strip().splitlines() or ["its sites cannot be read"])[-1]
+            if crowded := re.fullmatch(r"Occupancy (\S+) exceeded tolerance\.", words):
+                words = f"the occupancies of sites at one place add up to {float(crowded[1]):.4g}"
+            raise ValueError(words) from error
     said = [*parser.warnings, *(str(warning.message) for warning in caught if warning.category is UserWarning)]
     for words in said:
         if not any(harmless in words for harmless in _HARMLESS):

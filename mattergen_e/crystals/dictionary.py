@@ -17,7 +17,8 @@ from pymatgen.core import Lattice, Structure
 SiteProperties = dict[str, list[Any]]
 
 _LATTICE = ("a", "b", "c", "alpha", "beta", "gamma")
-_ISOTOPES = {"D": "H", "T": "H"}
+#: Names of heavy hydrogen, which MatterGen and ASE do not know.
+ISOTOPES = {"D": "H", "T": "H"}
 
 
 def read_dictionary(given: Any) -> Structure:
@@ -99,7 +100,7 @@ def _site(given: Any) -> dict[str, Any]:
     label = given.get("label")
     if isinstance(label, str):
         # pymatgen labels a site by its species if nothing else is given
-        site["label"] = _ISOTOPES.get(label, label)
+        site["label"] = ISOTOPES.get(label, label)
     return site
 
 
@@ -107,7 +108,7 @@ def _species(given: Any) -> dict[str, Any]:
     element = given["element"]
     if not isinstance(element, str):
         raise TypeError(f"an element is no text but a {type(element).__name__}")
-    found: dict[str, Any] = {"element": _ISOTOPES.get(element, element), "occu": _number(given["occu"], "occu")}
+    found: dict[str, Any] = {"element": ISOTOPES.get(element, element), "occu": _number(given["occu"], "occu")}
     if "oxidation_state" in given:
         state = given["oxidation_state"]
         found["oxidation_state"] = None if state is None else _number(state, "oxidation_state")

@@ -18,7 +18,7 @@ from pymatgen.core import Lattice, Structure
 from mattergen_e.crystals import cif
 from mattergen_e.crystals.alignment import reduce_cell
 from mattergen_e.crystals.checks import EntryError, check_cell, check_lattice
-from mattergen_e.crystals.dictionary import read_lattice, split_dictionary
+from mattergen_e.crystals.dictionary import ISOTOPES, read_lattice, split_dictionary
 from mattergen_e.errors import UserError, brief
 
 ID_KEYS = ("material_id", "id")
@@ -92,7 +92,8 @@ def read_structure(fields: dict[str, Any]) -> tuple[Structure, dict[str, list[An
         )
     cell = np.asarray(fields["cell"], dtype=float)
     check_lattice(cell, len(species))
-    return Structure(Lattice(cell), species, positions, coords_are_cartesian=True), {}
+    elements = [ISOTOPES.get(one, one) if isinstance(one, str) else one for one in species]
+    return Structure(Lattice(cell), elements, positions, coords_are_cartesian=True), {}
 
 
 def _from_dictionary(given: dict[str, Any]) -> tuple[Structure, dict[str, list[Any]]]:

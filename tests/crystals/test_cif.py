@@ -329,6 +329,11 @@ def test_sites_that_are_shared_stay_shared():
     assert len(found) == 1 and found[0].species.get_atomic_fraction("K") == 0.5
 
 
+def test_two_atoms_in_one_place():
+    with pytest.raises(ValueError, match="the occupancies of sites at one place add up to 2"):
+        read_text(cif(SALMIAC, ["Na 0 0 0", "K 0 0 0"]))
+
+
 def test_an_occupancy_of_nothing():
     rows = ["Na 0 0 0 1", "Li 0.5 0.5 0.5 0"]
     with pytest.raises(ValueError, match="site 'Li' has the occupancy 0, and no formula says"):
