@@ -18,7 +18,7 @@ from pymatgen.core import Structure
 from pymatgen.io.cif import CifBlock, CifParser
 
 from mattergen_e.crystals.cif_sites import SiteTable, read_sites, values
-from mattergen_e.crystals.cif_symmetry import on_special_positions, operators
+from mattergen_e.crystals.cif_symmetry import check_operator, on_special_positions, operators
 from mattergen_e.crystals.formula import Statement
 
 _HEADER = re.compile(r"\s*data_(\S*)", re.IGNORECASE)
@@ -45,6 +45,8 @@ _HARMLESS = (
 )
 #: Tolerance with which pymatgen takes two coordinates for one, in units of the edges; without symmetry, none is moved.
 _SAME_PLACE, _EXACT = 1e-4, 1e-8
+#: Images of all sites, coinciding ones included, whose number makes the time that reading takes.
+MAX_IMAGES = 50_000
 #: Largest sum of occupancies that is a whole site, as refinements and rounding leave it.
 _WHOLE = 1.01
 
@@ -132,6 +134,8 @@ def read_block(block: Block, *, as_written: bool = False, thirds: bool = False) 
     if magnetic:
         return _judged(_build(data, sites, None, how), told, sites)
     choices = operators(data, lattice)
+    if (images := len(sites.labels) * max(len(choice.xyz) for choice in choices)) > MAX_IMAGES:
+        raise ValueError(f"its sites and operators make {images} images, more than {MAX_IMAGES} are not read")
     if any(key.startswith(_MAGNETIC) for key in data) and any(len(choice.xyz) > 1 for choice in choices):
         raise ValueError("it has magnetic moments but no magnetic symmetry operators")
     found, problems = [], []
@@ -237,6 +241,10 @@ def _with_magnetism(
 ) -> tuple[dict[str, Any], list[list[str]]]:
     """The keys of magnetic CIFs too, lists of the same length as a loop."""
     names = {key: _magnetic_name(key) for key in data if key.startswith(_MAGNETIC)}
+    for key in names:
+        if key.startswith("_space_group_symop_magn") and key.endswith("xyz"):
+            for operator in values(data, key):
+                check_operator(operator)
     by_group: dict[str, list[str]] = {}
     for key, name in names.items():
         kept[name] = data[key]

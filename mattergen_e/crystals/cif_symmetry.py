@@ -29,6 +29,8 @@ _NAMES = (
 _NUMBERS = ("_space_group_it_number", "_symmetry_int_tables_number")
 _UNKNOWN = ("?", ".", "")
 _SETTINGS = 530
+#: Characters of an operator.
+_LONGEST = 80
 #: Choices of spglib's that a number alone means: unique axis b, the first cell; of origin and axes it says nothing.
 _STANDARD = frozenset({"", "1", "2", "H", "R", "b", "b1"})
 #: Suffixes of names for the same: of ICSD, of the International Tables, of pymatgen.
@@ -92,6 +94,16 @@ def operators(data: Mapping[str, Any], lattice: Lattice) -> list[Choice]:
     )
 
 
+def check_operator(text: str) -> None:
+    """Check that a text can be an operator: pymatgen never comes to the end of a long one.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if len(text) > _LONGEST or not re.fullmatch(r"[\sxyzXYZ0-9+\-*/.,()]+", text):
+        raise ValueError(f"its symmetry operator {text[:40]!r} cannot be read")
+
+
 def on_special_positions(sites: SiteTable, operators: Sequence[SymmOp], lattice: Lattice) -> SiteTable:
     """Sites whose rounded coordinates miss a special position, put on it.
 
@@ -123,10 +135,13 @@ def _text(data: Mapping[str, Any], key: str) -> str:
 def _choice(xyz: list[str], doubt: str = "") -> Choice:
     found = []
     for text in xyz:
+        check_operator(text)
         try:
             found.append(SymmOp.from_xyz_str(text))
         except Exception as error:  # pymatgen raises whatever the first odd character leads to
             raise ValueError(f"its symmetry operator {text[:40]!r} cannot be read") from error
+        if not np.isclose(abs(np.linalg.det(found[-1].rotation_matrix)), 1, atol=1e-3):
+            raise ValueError(f"its symmetry operator {text[:40]!r} cannot be read: it is no rotation or reflection")
     return Choice(xyz, doubt, found)
 
 

@@ -211,6 +211,20 @@ def test_no_symmetry_at_all_is_none():
     assert len(read_text(cif(SILICON, ["Si 0 0 0"], H_M="?"))) == 1
 
 
+@pytest.mark.parametrize("operator", ["x,y,z" + "0" * 5000, "x,y", "x,y,w", "__import__('os'),y,z", "x,x,z", "2x,y,z"])
+def test_an_operator_that_is_none(operator):
+    """pymatgen's expression for an operator takes forever for thousands of digits."""
+    text = cif(SALMIAC, ["Cs 0 0 0"], ops=["PLACE"]).replace("'PLACE'", f'"{operator}"')
+    with pytest.raises(ValueError, match=r"its symmetry operator .* cannot be read"):
+        read_text(text)
+
+
+def test_more_images_than_can_be_read():
+    rows = [f"C{i} {i / 601:.6f} 0.1 0.2" for i in range(600)]
+    with pytest.raises(ValueError, match="make 115200 images, more than 50000 are not read"):
+        read_text(cif(SALMIAC, rows, ops=operators(227)))
+
+
 # -- species ----------------------------------------------------------------------------------------------------------
 
 SALMIAC = (3.868, 3.868, 3.868, 90, 90, 90)
