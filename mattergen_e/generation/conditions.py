@@ -78,9 +78,12 @@ def _choices(num_atoms: Any) -> list[int]:
     Raises:
         UserError: If one is no whole number from 1 on.
     """
-    several = isinstance(num_atoms, Sequence) and not isinstance(num_atoms, str)
+    if isinstance(num_atoms, Sequence) and not isinstance(num_atoms, str):
+        asked: list[Any] = list(num_atoms)
+    else:
+        asked = [] if num_atoms is None else [num_atoms]
     found: list[int] = []
-    for number in num_atoms if several else [] if num_atoms is None else [num_atoms]:
+    for number in asked:
         whole = isinstance(number, int | float) and not isinstance(number, bool) and number == int(number)
         if not whole or number < 1:
             raise UserError(
@@ -177,8 +180,9 @@ class ConditionLoader:
         self.targets = read_targets(dict(properties or {}))
         self.constraints = None if constraints is None else read_constraints(constraints)
         self.sizes = Sizes.read(num_atoms_distribution, num_atoms, self.constraints)
-        for system in self.values.get(SYSTEM, ()) if self.constraints is not None else ():
-            _check_elements(self.constraints, str(system))
+        if self.constraints is not None:
+            for system in self.values.get(SYSTEM, ()):
+                _check_elements(self.constraints, str(system))
         self.guidance: GuidanceTarget | None = read_guidance(classifier)
         if self.guidance is not None:
             self.guidance.require_targets(self.constraints is not None and SITES in self.constraints.values)
