@@ -290,7 +290,8 @@ class ConditionLoader:
         return own
 
 
-def seed_batch(seed: int, batch: int, redraw: int = 0) -> None:
-    """Seeds torch for one batch, so that it does not depend on the batches before it."""
-    state = np.random.SeedSequence([seed, batch, redraw]).generate_state(1, np.uint64)
+def seed_batch(seed: int, batch: int, redraw: int = 0, first: int = 0) -> None:
+    """Seeds torch for one batch, or the part of it that begins at a crystal, whatever was drawn before."""
+    entropy = [seed, batch, redraw, *([first] if first else [])]
+    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0]) >> 1)

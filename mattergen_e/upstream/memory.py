@@ -14,19 +14,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
-def memory_sentence(error: BaseException, size: int | None, fits: int | None = None) -> str:
+def memory_sentence(error: BaseException, size: int | None) -> str:
     """What is said of a batch of a generation that does not fit.
 
     Args:
         error: As of `is_out_of_memory`.
         size: Crystals of the batch; None if unknown.
-        fits: A number of crystals that was tried and fits; None if none was.
     """
     first = " ".join(str(error).split(". ")[0].split()) or type(error).__name__
     of = "the batch" if size is None else f"a batch of {size} crystal{'s' if size > 1 else ''}"
-    if fits is not None:
-        advice = f"{fits} crystals fit: give --batch_size={fits} and more --num_batches"
-    elif size is not None and size > 1:
+    if size is not None and size > 1:
         advice = f"give --batch_size={size // 2} and twice the --num_batches"
     else:
         advice = "give smaller crystals, or another device"

@@ -20,7 +20,8 @@ from mattergen.diffusion.lightning_module import DiffusionLightningModule
 from mattergen_e.descriptors import BaderCharge, Descriptor
 from mattergen_e.errors import UserError
 from mattergen_e.generation.conditions import ConditionLoader
-from mattergen_e.generation.draw import draw, sample_batch
+from mattergen_e.generation.draw import draw
+from mattergen_e.generation.fitting import sample_batch
 from mattergen_e.generation.results import is_healthy, to_structures
 from mattergen_e.generation.store import load_record, read_crystals
 
