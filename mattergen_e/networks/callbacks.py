@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 
 from mattergen_e import provenance
@@ -32,6 +33,7 @@ class Provenance(pl.Callback):
         self.seed = pl.seed_everything(seed, verbose=False)
         self.data = data
         self.before = 0.0
+        self.resumed_at: int | None = None
         self.begin = time.monotonic()
 
     def seconds(self) -> float:
@@ -39,9 +41,12 @@ class Provenance(pl.Callback):
         return self.before + time.monotonic() - self.begin
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock, and gives every process of a distributed run its own noise."""
+        """Starts the clock, and gives every process of a distributed run, and every resume, its own noise."""
         self.begin = time.monotonic()
-        pl.seed_everything(self.seed + trainer.global_rank, verbose=False)
+        seed = self.seed + trainer.global_rank
+        if self.resumed_at is not None:
+            seed = int(np.random.SeedSequence([seed, self.resumed_at]).generate_state(1)[0])
+        pl.seed_everything(seed, verbose=False)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -56,12 +61,14 @@ class Provenance(pl.Callback):
             "data": self._data(),
             "seconds": self.seconds(),
             "metrics": metrics,
+            "ranges": _ranges(getattr(trainer, "datamodule", None)),
         }
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Takes the time of the run that is resumed."""
+        """Takes the time of the run that is resumed, and the step that it goes on from."""
+        self.resumed_at = int(checkpoint.get("global_step", 0))
         self.before = float(checkpoint.get(RECORD, {}).get("seconds", 0.0))
 
     def _data(self) -> dict[str, str] | None:
@@ -69,6 +76,20 @@ class Provenance(pl.Callback):
         if manifest is None or not manifest.is_file():
             return None
         return {"cache": Path(str(self.data)).name, "manifest_sha256": provenance.hash_file(manifest)}
+
+
+def _ranges(datamodule: Any) -> dict[str, list[float]]:
+    """Smallest and largest number of sites and value of each property of the training crystals."""
+    data = getattr(datamodule, "train_dataset", None)
+    arrays = {"num_atoms": getattr(data, "num_atoms", None), **(getattr(data, "properties", None) or {})}
+    found = {}
+    for name, values in arrays.items():
+        numbers = np.asarray([] if values is None else values)
+        if numbers.ndim == 1 and np.issubdtype(numbers.dtype, np.number):
+            finite = numbers[np.isfinite(numbers)]
+            if len(finite):
+                found[name] = [float(finite.min()), float(finite.max())]
+    return found
 
 
 def _recipe() -> str | None:

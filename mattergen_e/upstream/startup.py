@@ -73,7 +73,7 @@ def sentence_of(error: BaseException, trace: TracebackType | None) -> str | None
         return memory_sentence(error, _batch_size(frames))
     typed = next((words for place, words in OPTIONS.items() if place in frames), "")
     sentence = configuration_sentence(error, trace)
-    return None if sentence is None else typed + sentence
+    return None if sentence is None else typed + (sentence.removeprefix("--config-name=") if typed else sentence)
 
 
 def _batch_size(frames: dict[tuple[Any, str], FrameType]) -> int | None:
