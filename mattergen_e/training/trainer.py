@@ -22,7 +22,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from mattergen_e.errors import UserError
 from mattergen_e.files import replacing
 from mattergen_e.journal import difference
-from mattergen_e.upstream import Terminated, exit_on_user_error, is_out_of_memory, load_checkpoint
+from mattergen_e.upstream import Terminated, exit_on_user_error, is_out_of_memory, load_checkpoint, memory_wanted
 
 #: What to do with a training that the run folder holds: refuse (the default), resume or overwrite.
 EXISTING = "MATTERGEN_E_EXISTING"
@@ -119,12 +119,12 @@ class Trainer(pl.Trainer):
     def _too_large(self, error: BaseException) -> str:
         size = getattr(getattr(self, "datamodule", None), "batch_size", None)
         size = getattr(size, "train", None)
-        first = " ".join(str(error).split(". ")[0].split())
+        wanted = memory_wanted(error)
         if not isinstance(size, int) or size < 2:
-            return f"a training batch does not fit the memory ({first}): take a smaller batch, or another device."
+            return f"a training batch does not fit the memory{wanted}: take a smaller batch, or another device."
         halves = max(int(self.accumulate_grad_batches), 1) * 2
         return (
-            f"a training batch of {size} crystals does not fit the memory ({first}): "
+            f"a training batch of {size} crystals does not fit the memory{wanted}: "
             f"data_module.batch_size.train={size // 2} trainer.accumulate_grad_batches={halves} takes the same steps "
             "with half of it at a time."
         )

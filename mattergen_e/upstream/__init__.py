@@ -31,7 +31,7 @@ from mattergen_e.upstream.commands import (
 )
 from mattergen_e.upstream.conditions import ARRAY_CONDITIONS, check_known, known_properties, register_property
 from mattergen_e.upstream.hub import say_hub_errors_in_one_sentence
-from mattergen_e.upstream.memory import is_out_of_memory, memory_sentence
+from mattergen_e.upstream.memory import is_out_of_memory, memory_sentence, memory_wanted
 from mattergen_e.upstream.package_data import DATA, PackageData, package_data, repair_scale_factors
 from mattergen_e.upstream.startup import COMPOSITIONS, watch_for_early_errors
 
@@ -52,6 +52,7 @@ __all__ = [
     "known_properties",
     "load_checkpoint",
     "memory_sentence",
+    "memory_wanted",
     "package_data",
     "prepare",
     "register_property",
