@@ -120,7 +120,7 @@ def _without(config: DictConfig, word: str, key: str) -> Any:
 def _check_data(config: DictConfig, here: Path) -> None:
     """Refuses a cache that is not there."""
     key = "data_module.root_dir"
-    if "data_module" not in config or "root_dir" not in config.data_module:
+    if "data_module" not in config or "root_dir" not in list(config.data_module):  # one that is missing is in the list
         return
     if OmegaConf.is_missing(config.data_module, "root_dir") or config.data_module.root_dir is None:
         raise UserError(f"{key} is not given: add {key}=FOLDER, a cache that `mattergen-e data build` wrote.")
