@@ -58,17 +58,17 @@ def before_loading(
         raise UserError(COMPOSITIONS)
     values = read_properties(generator.properties_to_condition_on)
     check_known(list(generator.properties_to_condition_on or {}), configured_conditions(generator.cfg))
-    if not joint:
-        generator.properties_to_condition_on = _single(generator.properties_to_condition_on or {}, values)
     outline, info = read_outline(generator.cfg), generator.checkpoint_info
+    if not joint:
+        if outline is not None:
+            check_steps(sampler.get("N"), outline.steps)
+            require_joint_settings(outline.descriptors)
+            check_takes(values, outline.numbers, masked=_masks_elements(generator.cfg))
+        generator.properties_to_condition_on = _single(generator.properties_to_condition_on or {}, values)
     if outline is None:  # what it can take is known when it is built
         return read()
     if joint:
         check_sampler(outline, sampler)
-    else:
-        check_steps(sampler.get("N"), outline.steps)
-        require_joint_settings(outline.descriptors)
-        check_takes(values, outline.numbers, masked=_masks_elements(generator.cfg))
     loader = read()
     check_conditions(outline, loader, partial(_stored, info))
     checkpoint = check_checkpoint(info) if joint else _known_of(info)
