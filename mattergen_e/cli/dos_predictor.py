@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mattergen_e.cli.autoencoder import Device, DeviceOption, check_device
-from mattergen_e.cli.settings import read_settings
+from mattergen_e.cli.settings import Trust, read_settings
 from mattergen_e.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def train(
     device: DeviceOption = Device.auto,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a training in the folder.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Train on the `train` split; the best epoch on `val` is kept."""
     from mattergen_e.quiet import quiet

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mattergen_e.cli.settings import Trust
 from mattergen_e.errors import UserError
 
 
@@ -20,6 +21,7 @@ def export(
         Path | None, typer.Option(help="Cache trained on: adds the element means that `accuracy` compares with.")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing folder.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Turn a training run into a model folder to share: weights, configuration and card."""
     import yaml

@@ -99,8 +99,14 @@ def show(summary: Summary, out: Path, console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from mattergen_e.labels.method import told
+
     reused = f", {summary.reused:,} of them from before" if summary.reused else ""
     console.print(f"{summary.labelled:,} of {len(summary.outcomes):,} calculations labelled{reused}.", highlight=False)
+    if summary.functionals:
+        console.print(
+            f"Functionals: {told(summary.functionals, summary.spin_polarised)}", highlight=False, markup=False
+        )
     if summary.failed:
         table = Table("reason", "calculations", "example", title="without labels", title_justify="left")
         for reason, outcomes in summary.failed.items():

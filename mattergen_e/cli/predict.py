@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from mattergen_e.cli.settings import Trust
 from mattergen_e.errors import UserError
 
 ModelPath = Annotated[
@@ -31,6 +32,7 @@ def predict(
     batch_size: BatchSize = 64,
     seed: Seed = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Predict the descriptors of given structures with a joint model: mean and spread per site."""
     from rich.progress import track
@@ -70,6 +72,7 @@ def accuracy(
     limit: Annotated[int | None, typer.Option(help="First so many crystals only.", min=1)] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    trust: Trust = False,
 ) -> None:
     """Measure how well a joint model predicts descriptors, beside the element-mean baseline."""
     from mattergen_e.cli.console import accuracy_tables, stdout

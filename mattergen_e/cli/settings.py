@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import typer
 from pydantic import BaseModel, ValidationError
 
 from mattergen_e.errors import UserError, first_problem
 
 Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def _trust(wanted: bool) -> None:
+    if wanted:
+        from mattergen_e.upstream.trust import trust
+
+        trust()
+
+
+#: Option of every command that builds a model from its configuration; its callback does all.
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        callback=_trust,
+        expose_value=False,
+        help="Build the model whatever its config.yaml names: it can run any code.",
+    ),
+]
 
 
 def read_settings(kind: type[Settings], path: Path | None, given: dict[str, Any], page: str) -> Settings:

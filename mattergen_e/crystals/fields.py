@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import zipfile
@@ -24,6 +25,13 @@ ID_KEYS = ("material_id", "id")
 SPLITS = ("train", "val", "test")
 TEXT_PROPERTIES = frozenset({"space_group", "chemical_system"})
 MAX_TEXT = 200
+#: What crystals can have, generously: gaps in eV (solid helium: about 20), energies in eV per atom.
+PROPERTY_BOUNDS = {
+    "dft_band_gap": (0.0, 30.0),
+    "formation_energy_per_atom": (-20.0, 100.0),
+    "energy_above_hull": (-20.0, 100.0),
+    "hhi_score": (0.0, 10_000.0),
+}
 
 
 def read_id(fields: dict[str, Any]) -> str:
@@ -119,10 +127,7 @@ def read_site_values(name: str, raw: Any) -> NDArray[np.float64]:
     Raises:
         EntryError: With reason nan_values or site_count_mismatch.
     """
-    try:
-        values = np.array(raw, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise EntryError("nan_values", f"{name} is not an array of numbers ({brief(error)})") from error
+    values = _plain_numbers(name, raw)
     if values.ndim not in (1, 2):
         raise EntryError("site_count_mismatch", f"{name} has the shape {values.shape}, expected one row per site")
     return values[:, None] if values.ndim == 1 else values
@@ -142,11 +147,26 @@ def read_crystal_value(name: str, raw: Any, n_axes: int = 1) -> NDArray[np.float
     Raises:
         EntryError: With reason nan_values.
     """
+    values = _plain_numbers(name, raw)
+    return values[..., None] if values.ndim == n_axes - 1 else values
+
+
+def _plain_numbers(name: str, raw: Any) -> NDArray[np.float64]:
+    """Nested lists as an array; what is no number is refused, though NumPy would make one of it: true, "0.8"."""
+    odd = _no_number(raw)
+    if odd is not None:
+        raise EntryError("nan_values", f"{name} is not an array of numbers: it holds {json.dumps(odd)[:40]}")
     try:
-        values = np.array(raw, dtype=np.float64)
+        return np.array(raw, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise EntryError("nan_values", f"{name} is not an array of numbers ({brief(error)})") from error
-    return values[..., None] if values.ndim == n_axes - 1 else values
+
+
+def _no_number(raw: Any) -> bool | str | None:
+    """The first boolean or text in nested lists."""
+    if isinstance(raw, list | tuple):
+        return next((odd for item in raw if (odd := _no_number(item)) is not None), None)
+    return raw if isinstance(raw, bool | str) else None
 
 
 def read_label_arrays(folder: Path, name: Any) -> dict[str, NDArray[np.float64]]:
@@ -211,8 +231,11 @@ def read_property(name: str, value: Any) -> float | str:
         number = math.nan if value is None or empty else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.inf
-    if math.isinf(number):
+    if math.isinf(number) or isinstance(value, bool):
         raise EntryError("bad_property", f"{name} is {str(value)[:40]!r}, expected a finite number or nothing")
+    low, high = PROPERTY_BOUNDS.get(name, (-math.inf, math.inf))
+    if number < low or number > high:
+        raise EntryError("bad_property", f"{name} is {number:g}, outside of {low:g} to {high:g}: check column and unit")
     return number
 
 

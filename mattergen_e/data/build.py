@@ -18,10 +18,19 @@ from mattergen_e.crystals.checks import CheckOptions, EntryError, mattergen_name
 from mattergen_e.crystals.fields import parse_renames
 from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.data import cache
-from mattergen_e.data.collect import Collector, Dropped, Prepared, prepare, property_arrays, write_splits
+from mattergen_e.data.collect import (
+    Collector,
+    Dropped,
+    Prepared,
+    prepare,
+    property_arrays,
+    warnings_of,
+    write_splits,
+)
 from mattergen_e.data.sources import ReadOptions, Record, iter_records, parse_record
 from mattergen_e.errors import UserError, brief
 from mattergen_e.labels.folder import LABELS, read_settings
+from mattergen_e.labels.method import check_one, count
 from mattergen_e.labels.quantities import COMMON, PRODUCED, SETTINGS_OF
 from mattergen_e.progress import bar
 from mattergen_e.provenance import versions
@@ -47,6 +56,8 @@ def build_cache(
     jobs: int | None = None,
     overwrite: bool = False,
     exclude_ids: str | Path | Iterable[str] | None = None,
+    functionals: Sequence[str] = (),
+    mix_functionals: bool = False,
     progress: bool = True,
     quantities: Iterable[Quantity] = (),
     dropped: Iterable[Dropped] = (),
@@ -74,6 +85,8 @@ def build_cache(
         jobs: Worker processes; None takes one per core.
         overwrite: Replace an existing cache.
         exclude_ids: Ids to leave out: a collection, a text file with one id per line, or a structure_id.npy.
+        functionals: Functionals to take, by name ("unknown" for labels that do not tell); others are left out.
+        mix_functionals: Take labels of several functionals, or with several values of U for one element, together.
         progress: Show a progress bar on stderr if it is a terminal.
         quantities: What is known of values besides those of labels, e.g. `Descriptor.quantity()`: where they live, how
             they turn with the cell. A value that nobody declares is a scalar of sites without a unit.
@@ -83,7 +96,8 @@ def build_cache(
         The manifest, as written to `<out>/manifest.json`.
 
     Raises:
-        UserError: If an option or a file is wrong, `out` exists, nothing is left, or an entry is bad and `strict`.
+        UserError: If an option or a file is wrong, `out` exists, nothing is left, an entry is bad and `strict`, or the
+            labels are of several functionals.
     """
     out, files = Path(out), [Path(file) for file in ([sources] if isinstance(sources, str | Path) else sources)]
     read, limits = check_options(
@@ -100,7 +114,7 @@ def build_cache(
         overwrite=overwrite,
         quantities=quantities,
     )
-    collector = Collector(seed, split_fractions, read_ids(exclude_ids), strict)
+    collector = Collector(seed, split_fractions, read_ids(exclude_ids), strict, tuple(functionals))
     for item in dropped:
         collector.add(item)
 
@@ -113,6 +127,9 @@ def build_cache(
             collector.add(outcome)
             advance()
     _check_outcome(collector, read, site_values is not None)
+    items = [item for kept in collector.kept.values() for item in kept]
+    if not mix_functionals:
+        check_one([(item.id, item.method) for item in items], several=len(functionals) > 1)
 
     arrays, infos = property_arrays(collector.kept, dict(read.properties), properties is not None)
     with _appearing(out, overwrite) as folder:
@@ -121,7 +138,7 @@ def build_cache(
             mattergen_e_version=mattergen_e.__version__,
             packages=versions(PACKAGES),
             created=datetime.now(UTC).replace(microsecond=0),
-            settings=_settings(read, limits, collector),
+            settings=_settings(read, limits, collector) | {"mix_functionals": mix_functionals},
             sources=[_describe(file, n) for file, n in zip(files, counts, strict=True)],
             splits=splits,
             site_values=values[cache.SITES_FOLDER],
@@ -129,6 +146,9 @@ def build_cache(
             grid_values=values[cache.GRIDS_FOLDER],
             processing=_processing(files, read, {name for part in values.values() for name in part}),
             properties=infos,
+            functionals=count(item.method for item in items),
+            spin_polarised=sum(item.method.spin is True for item in items),
+            warnings=warnings_of(items),
             excluded=collector.excluded,
             dropped_by_reason=collector.counts(),
             dropped=[cache.DroppedEntry(**vars(item)) for item in collector.dropped],
@@ -194,6 +214,7 @@ def _settings(read: ReadOptions, limits: CheckOptions, collector: Collector) -> 
         "neutrality_tolerance": limits.neutrality_tolerance,
         "merge_tolerance": limits.merge_tolerance,
         "strict": collector.strict,
+        "functionals": list(collector.functionals),
         "excluded_ids_sha256": cache.hash_ids(excluded) if excluded else None,
     }
 

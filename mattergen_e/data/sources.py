@@ -36,6 +36,7 @@ from mattergen_e.crystals.fields import (
 from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.errors import UserError, brief
 from mattergen_e.labels.folder import LABELS, is_label_folder, read_settings
+from mattergen_e.labels.method import Method, of_label
 
 CSV_SUFFIXES = (".csv", ".csv.gz")
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -97,6 +98,7 @@ class Entry:
         properties: Numbers (NaN where empty) and texts of the crystal.
         split: train, val, test or None where the file does not tell.
         origin: "file:line".
+        method: Functional of its values, as far as it is told.
     """
 
     id: str
@@ -106,6 +108,7 @@ class Entry:
     properties: dict[str, float | str] = field(default_factory=dict)
     split: str | None = None
     origin: str = ""
+    method: Method = field(default_factory=Method)
 
 
 def read_entries(path: str | Path, options: ReadOptions | None = None) -> Iterator[Entry]:
@@ -284,7 +287,8 @@ def _parse_fields(entry_id: str, fields: dict[str, Any], record: Record, options
     both = {**_nested(fields, "properties"), **fields}
     properties = {name: read_property(name, both[column]) for name, column in options.properties if column in both}
     split = read_split(fields.get(options.split_column)) if options.split_column else None
-    return Entry(entry_id, structure, site_values, crystal_values, properties, split, record.origin)
+    method = of_label(fields)
+    return Entry(entry_id, structure, site_values, crystal_values, properties, split, record.origin, method)
 
 
 def _nested(fields: dict[str, Any], key: str) -> dict[str, Any]:

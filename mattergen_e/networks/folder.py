@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mattergen_e.errors import UserError, first_problem
 from mattergen_e.files import replacing
+from mattergen_e.upstream.checkpoints import require_finite
 
 #: Digits of a fingerprint that are shown.
 SHOWN = 12
@@ -173,7 +174,9 @@ class Folder[D: BaseDescription, M: Trained]:
             network, finish = self.build(description)
         self.require_weights(folder)
         try:
-            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            require_finite(state, path)
+            network.load_state_dict(state)
         except DAMAGED as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{path} does not hold the weights of this {self.name} ({reason}): copy it anew") from error

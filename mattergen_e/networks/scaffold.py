@@ -104,7 +104,7 @@ class Training:
         settings: TrainingSettings,
         loaders: tuple[Any, Any],
         out: Path,
-        data: str,
+        provenance: Provenance,
         resume: bool,
         device: str,
         progress: bool,
@@ -116,12 +116,11 @@ class Training:
             settings: Of the training.
             loaders: Of the training and of the validation split.
             out: Folder of the training.
-            data: Cache that it learns from, to be written down.
+            provenance: Its callback, made before the network: it seeds the first weights.
             resume: Go on from the last epoch.
             device: auto, cpu or cuda.
             progress: Whether to show a progress bar.
         """
-        provenance = Provenance(seed=settings.seed, data=data)
         trainer = make_trainer(out / RUN, settings, self.monitor, provenance, device, progress)
         last = out / RUN / LAST if resume else None
         trainer.fit(module, *loaders, ckpt_path=last, weights_only=True)

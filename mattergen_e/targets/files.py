@@ -28,6 +28,7 @@ from mattergen_e.crystals.findings import LabelError
 from mattergen_e.data.cache import load_array
 from mattergen_e.data.conditions import read_labels
 from mattergen_e.errors import UserError, brief
+from mattergen_e.labels.vasp import bands
 from mattergen_e.labels.vasp import dos as vasp_dos
 from mattergen_e.labels.vasp.vasprun import check_dos, read_vasprun
 from mattergen_e.spectra.curves import Curve
@@ -215,7 +216,7 @@ def _vasprun(path: Path) -> Curve:
             warnings.simplefilter("ignore")
             run = read_vasprun(path)
             check_dos(run)
-            raw = vasp_dos.raw_dos(run, vasp_dos.fermi_energy(run))
+            raw = vasp_dos.raw_dos(run, bands.fermi_energy(run))
     except LabelError as error:
         problem = error.sentence
     except Exception as error:  # pymatgen raises whatever the first missing entry leads to

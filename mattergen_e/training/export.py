@@ -17,7 +17,8 @@ from mattergen_e.errors import UserError
 from mattergen_e.networks.callbacks import RECORD
 from mattergen_e.prediction.accuracy import ELEMENT_MEANS, save_means, train_means
 from mattergen_e.training.card import CARD, Card
-from mattergen_e.training.stages import find_stages, read_config, training_record
+from mattergen_e.training.stages import find_stages, training_record
+from mattergen_e.upstream.trust import check_folder, read_plain
 
 
 def export(
@@ -49,7 +50,8 @@ def export(
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists: choose another --out or add --overwrite.")
     checkpoint_path = source / "checkpoints" / "last.ckpt"
-    whole = read_config(source)
+    check_folder(source)
+    whole = read_plain(source)
     checkpoint = upstream.load_checkpoint(checkpoint_path)
     config = _shareable(whole)
     state = {name: tensor.clone() for name, tensor in checkpoint["state_dict"].items()}

@@ -17,6 +17,7 @@ from mattergen_e.matching.stored import StoredCrystal
 from mattergen_e.reference import Reference, reduced
 from mattergen_e.reference.build import BuildSettings, build
 from mattergen_e.reference.folder import DERIVED, reducer
+from tests.support.caches import rehash
 
 SETTINGS = BuildSettings(calculator=None, splits=("train", "val"), chunk=5)
 
@@ -147,6 +148,7 @@ def test_a_crystal_that_cannot_be_reduced_is_left_to_matching(folder: Path, soli
     cells = np.load(folder / "cell.npy")
     cells[0] = [[4, 0, 0], [0, 4, 0], [4, 4, 1e-12]]
     np.save(folder / "cell.npy", cells)
+    rehash(folder)
     _make_old(folder)
     manifest = reduced.complete(folder, Reference.open(folder).manifest, folder / "parts", 5, 1, "loky")
     reference = Reference(folder, manifest)

@@ -13,6 +13,8 @@ from mattergen_e.errors import UserError
 from mattergen_e.training.card import read_card
 from mattergen_e.training.export import export
 
+MODULE = "mattergen.diffusion.lightning_module.DiffusionLightningModule"
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
@@ -20,7 +22,7 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
     config = {
-        "lightning_module": {"_target_": "x", "descriptors": {}},
+        "lightning_module": {"_target_": MODULE, "descriptors": {}},
         "data_module": {"root_dir": "/somewhere/secret", "properties": ["dft_band_gap"]},
         "trainer": {"default_root_dir": "/somewhere/secret"},
     }
@@ -110,4 +112,4 @@ def test_structure_only_model_gets_no_descriptors(run: Path, tmp_path: Path) -> 
     del config["lightning_module"]["descriptors"]
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     export(run, tmp_path / "model")
-    assert yaml.safe_load((tmp_path / "model" / "config.yaml").read_text())["lightning_module"] == {"_target_": "x"}
+    assert yaml.safe_load((tmp_path / "model" / "config.yaml").read_text())["lightning_module"] == {"_target_": MODULE}

@@ -17,6 +17,7 @@ from torch import Tensor
 from mattergen_e.crystals.graphs import structure_rows
 from mattergen_e.errors import UserError
 from mattergen_e.networks import scaffold
+from mattergen_e.networks.callbacks import Provenance
 from mattergen_e.networks.predictor import folder
 from mattergen_e.networks.predictor.data import (
     Batch,
@@ -225,6 +226,7 @@ def train(
         dropout=settings.dropout,
         noisy=settings.noisy,
     )
+    provenance = Provenance(seed=settings.seed, data=str(cache))
     module = PredictorModule(settings, shape, processing, found)
     module.network.start_from(element_spectra(splits[0], processing.grids))
     if resume:
@@ -232,7 +234,7 @@ def train(
     if not settings.noisy:
         splits = [crystals.with_neighbours(shape.encoder) for crystals in splits]
     loaders = (_loader(splits[0], settings, settings.seed), _loader(splits[1], settings))
-    predictor = from_checkpoint(TRAINING.fit(module, settings, loaders, out, str(cache), resume, device, progress))
+    predictor = from_checkpoint(TRAINING.fit(module, settings, loaders, out, provenance, resume, device, progress))
     folder.save(predictor, out, overwrite=True)
     return predictor
 

@@ -142,6 +142,8 @@ def test_the_folder_is_a_source_of_labels(computed):
     manifest = read_manifest(computed)
     assert set(manifest) == {"LiH", "left"}
     line = manifest["LiH"]
+    assert line["method"] == {"functional": "PBE", "spin": False}
+    assert read(computed / "LiH.npz", line, LabelSettings()).record["method"] == line["method"]
     assert (line["formula"], line["num_atoms"], line["status"]) == ("LiH", 2, "done")
     assert line["max_spread_equivalent_sites"] == 0 and line["findings"] == []
     assert set(line["versions"]) >= {"gpaw", "ase", "baderkit", "mattergen-e"}

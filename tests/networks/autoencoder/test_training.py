@@ -19,6 +19,7 @@ from mattergen_e.networks.autoencoder.network import NetworkSettings
 from mattergen_e.networks.autoencoder.training import AutoencoderModule, TrainingSettings, train
 from mattergen_e.networks.scaffold import BEST, LAST, RUN
 from mattergen_e.spectra.metrics import wasserstein
+from tests.support.caches import rehash
 
 NETWORK = NetworkSettings(latents=6, channels=(8, 8, 8), kernel=3, groups=2, reduced=4, pooled=8)
 SETTINGS = TrainingSettings(epochs=4, batch_size=16, warmup=2, network=NETWORK)
@@ -146,7 +147,7 @@ def test_refused_data(make_cache: Make, tmp_path: Path, processing: Any) -> None
     def cut(cache: Path) -> Path:
         for file in cache.glob("*/sites/atomic_dos.npy"):
             np.save(file, np.load(file)[:, :62])
-        return cache
+        return rehash(cache)
 
     cache = cut(make_cache("odd", processing={"atomic_dos": odd}))
     assert "does not fit 62 points" in refusal(cache, tmp_path / "ae")
