@@ -14,9 +14,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mattergen_e.errors import UserError
-from mattergen_e.training.stages import read_config
 from mattergen_e.training.trainer import existing_training
 from mattergen_e.upstream import exit_on_user_error
+from mattergen_e.upstream.trust import check_folder, read_plain
 
 #: Least values of settings of recipes.
 LEAST = {
@@ -199,7 +199,8 @@ def _of_folder(folder: Path, epoch: Any) -> dict[str, Any]:
         raise UserError(f"adapter.model_path={folder} holds no checkpoint last.ckpt: did its training end?")
     if epoch != "last" and not any(path.startswith("epoch=") for path in found):
         raise UserError(f"adapter.load_epoch={epoch}, but {folder} has {', '.join(found)}: leave load_epoch out.")
-    return read_config(folder)
+    check_folder(folder)
+    return read_plain(folder)
 
 
 def _published(name: str) -> dict[str, Any] | None:

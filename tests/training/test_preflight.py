@@ -28,7 +28,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "cache" / split).mkdir(parents=True)
     (folder / "empty").mkdir()
     base = yaml.safe_load((REPOSITORY / "checkpoints/bader_joint_small/config.yaml").read_text())
-    embeddings = {"dft_band_gap": {"_target_": "x"}}
+    embeddings = {"dft_band_gap": {"_target_": "mattergen.property_embeddings.PropertyEmbedding"}}
     for name in ("base", "adapted", "conditioned", "unfinished"):
         (folder / name / "checkpoints").mkdir(parents=True)
         config = yaml.safe_load(yaml.safe_dump(base))
