@@ -77,6 +77,7 @@ def test_sizes_follow_mattergens_distribution(name):
 
 def test_fixed_sizes():
     assert set(ConditionLoader(20, 4, num_atoms=6, seed=0).num_atoms().tolist()) == {6}
+    assert ConditionLoader(4, 4, num_atoms="ALEX_MP_20").sizes.record == "ALEX_MP_20"
     several = ConditionLoader(3000, 4, num_atoms=[2, 5, 8], seed=0).num_atoms()
     values, counts = np.unique(several, return_counts=True)
     assert values.tolist() == [2, 5, 8]
