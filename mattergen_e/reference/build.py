@@ -31,6 +31,7 @@ from mattergen_e.reference import assemble, reduced
 from mattergen_e.reference.chunks import ChunkTask, compute_chunk, one_thread, shared_calculator
 from mattergen_e.reference.fingerprints import AMD_NEIGHBOURS
 from mattergen_e.reference.folder import MANIFEST_NAME, PROPERTIES_FOLDER, ReferenceManifest, read_manifest
+from mattergen_e.reference.packed import is_packed
 from mattergen_e.reference.sources import SPLITS, Crystals, read_sources, take
 
 PARTS_FOLDER = "parts"
@@ -136,6 +137,8 @@ def _stamp(crystals: Crystals, settings: BuildSettings, given: Energies | None) 
 
 def _check_content(out: Path) -> None:
     """Refuses a folder that holds something else."""
+    if is_packed(out):
+        raise UserError(f"{out} is a packed reference, which is not built on: choose another --out.")
     if not out.is_dir() or (out / MANIFEST_NAME).is_file() or (out / PARTS_FOLDER / STAMP_NAME).is_file():
         return
     others = [path.name for path in out.iterdir() if path.name not in (LOCK_NAME, PARTS_FOLDER)]
