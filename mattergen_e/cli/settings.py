@@ -12,6 +12,9 @@ from mattergen_e.errors import UserError, first_problem
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
+#: The reference of this repository, where a command is called in a checkout.
+SHIPPED = Path("checkpoints/reference_mp")
+
 
 def _trust(wanted: bool) -> None:
     if wanted:

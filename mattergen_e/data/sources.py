@@ -181,8 +181,8 @@ def _label_records(folder: Path) -> Iterator[Record]:
 
 def _open_text(path: Path) -> IO[str]:
     if path.name.lower().endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8", errors="replace", newline="")
-    return path.open("rt", encoding="utf-8", errors="replace", newline="")
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
+    return path.open("rt", encoding="utf-8-sig", errors="replace", newline="")
 
 
 def _jsonl_records(path: Path, handle: IO[str]) -> Iterator[Record]:
@@ -198,6 +198,8 @@ def _jsonl_records(path: Path, handle: IO[str]) -> Iterator[Record]:
 
 
 def _check_first_line(path: Path, record: Record) -> None:
+    if str(record.payload).strip() in ("{", "["):
+        raise UserError(f"{path} is JSON over several lines: write each crystal on one line ('jq -c' does).")
     try:
         fields = _json_fields(record)
     except EntryError:

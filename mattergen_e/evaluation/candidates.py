@@ -188,12 +188,20 @@ def _candidate(entry: Entry, conditions: Mapping[str, Any]) -> Candidate:
         reason=reason,
         sentence=sentence,
         key=structure_key(structure) if structure is not None else _key_of_nothing(entry.index, str(reason)),
-        conditions={**conditions, **entry.conditions},
+        conditions={**_of_crystal(conditions, entry.index or 0), **entry.conditions},
         spectra=entry.spectra if structure is not None else None,
         name=entry.name,
         values=entry.values,
         arrays=entry.arrays,
     )
+
+
+def _of_crystal(conditions: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """What one crystal of a run was asked for: several values are given in turn."""
+    return {
+        name: value[index % len(value)] if isinstance(value, list) and value else value
+        for name, value in conditions.items()
+    }
 
 
 def _judgeable(structure: Structure) -> Structure:
@@ -239,7 +247,7 @@ def _absent(present: set[int], number: int, conditions: Mapping[str, Any]) -> li
             reason=NOT_GENERATED,
             sentence=REASONS[NOT_GENERATED],
             key=_key_of_nothing(index, NOT_GENERATED),
-            conditions=dict(conditions),
+            conditions=_of_crystal(conditions, index),
         )
         for index, _ in zip(free, range(number), strict=False)
     ]

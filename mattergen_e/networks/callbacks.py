@@ -87,6 +87,7 @@ class Provenance(pl.Callback):
             "data": self._data(),
             "seconds": self.seconds(),
             "metrics": metrics,
+            "ranges": _ranges(getattr(trainer, "datamodule", None)),
         }
 
     def on_load_checkpoint(
@@ -102,6 +103,20 @@ class Provenance(pl.Callback):
         if manifest is None or not manifest.is_file():
             return None
         return {"cache": Path(str(self.data)).name, "manifest_sha256": provenance.hash_file(manifest)}
+
+
+def _ranges(datamodule: Any) -> dict[str, list[float]]:
+    """Smallest and largest number of sites and value of each property of the training crystals."""
+    data = getattr(datamodule, "train_dataset", None)
+    arrays = {"num_atoms": getattr(data, "num_atoms", None), **(getattr(data, "properties", None) or {})}
+    found = {}
+    for name, values in arrays.items():
+        numbers = np.asarray([] if values is None else values)
+        if numbers.ndim == 1 and np.issubdtype(numbers.dtype, np.number):
+            finite = numbers[np.isfinite(numbers)]
+            if len(finite):
+                found[name] = [float(finite.min()), float(finite.max())]
+    return found
 
 
 def _recipe() -> str | None:

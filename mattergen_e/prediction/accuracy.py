@@ -12,13 +12,13 @@ import numpy as np
 from pymatgen.core import Element
 
 from mattergen_e.crystals.element_means import element_means
-from mattergen_e.crystals.reading import NamedStructure, read_structures
+from mattergen_e.crystals.entries import read_entries
+from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.data.cache import load_array, load_manifest, open_sites
 from mattergen_e.data.dataset import JointCrystalDataset
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.prediction import predict_descriptors
 from mattergen_e.errors import UserError
-from mattergen_e.limits import read_text
 from mattergen_e.prediction.run import predict
 from mattergen_e.prediction.spectra import SpectralAccuracy, spectral_accuracy
 
@@ -317,11 +317,10 @@ def read_labelled(path: str | Path, names: Iterable[str]) -> list[LabelledStruct
         raise UserError(f'{path} is not JSON lines: give {{"id", "structure", "<descriptor>": [...]}} per line.')
     found = []
     wanted = list(names)
-    named = read_structures([path])
-    lines = [line for line in read_text(path).split("\n") if line.strip()]
-    for item, line in zip(named, lines, strict=True):
-        entry = json.loads(line)
-        labels = {}
+    for one in read_entries(Path(path)):
+        if one.structure is None:
+            raise UserError(f"{path}, {one.place} {one.problem}.")
+        item, entry, labels = NamedStructure(one.id, one.structure), one.fields, {}
         for name in wanted:
             if name not in entry:
                 continue
@@ -335,4 +334,6 @@ def read_labelled(path: str | Path, names: Iterable[str]) -> list[LabelledStruct
             values = values.reshape(len(values), -1)
             labels[name] = values
         found.append(LabelledStructure(item, labels))
+    if not found:
+        raise UserError(f"{path} is empty.")
     return found

@@ -15,6 +15,7 @@ import torch
 from mattergen.common.data.collate import collate
 from pymatgen.core import Structure
 
+from mattergen_e.crystals import graphs
 from mattergen_e.crystals.graphs import reduce_named, to_graph
 from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.descriptors.base import Descriptor
@@ -115,11 +116,9 @@ def predict(
         UserError: If a structure is disordered, holds an element that MatterGen does not know, is no crystal, has no
             neighbours that the network sees, or cannot be reduced.
     """
-    from mattergen.common.utils.globals import SELECTED_ATOMIC_NUMBERS
-
     descriptors: dict[str, Descriptor] = dict(getattr(model, "descriptors", None) or {})
     grids = {name: d.grid for name, d in descriptors.items() if d.grid is not None}
-    known, cutoff = frozenset(SELECTED_ATOMIC_NUMBERS), float(model.diffusion_module.model.gemnet.cutoff)
+    known, cutoff = _limits(model)
     torch.manual_seed(seed)
     for start in range(0, len(structures), batch_size):
         chunk = structures[start : start + batch_size]
@@ -140,6 +139,18 @@ def predict(
                 grids=grids,
                 descriptors=descriptors,
             )
+
+
+def usable(model: Any, structures: Iterable[NamedStructure]) -> tuple[list[NamedStructure], list[str]]:
+    """Structures that `predict` takes, and for each of the others a sentence that says why not."""
+    return graphs.usable(structures, *_limits(model))
+
+
+def _limits(model: Any) -> tuple[frozenset[int], float]:
+    """Atomic numbers that MatterGen knows, and how far the network sees (Å)."""
+    from mattergen.common.utils.globals import SELECTED_ATOMIC_NUMBERS
+
+    return frozenset(SELECTED_ATOMIC_NUMBERS), float(model.diffusion_module.model.gemnet.cutoff)
 
 
 def spectra_path(path: str | Path) -> Path:

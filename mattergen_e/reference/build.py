@@ -31,6 +31,7 @@ from mattergen_e.reference import assemble, reduced
 from mattergen_e.reference.chunks import ChunkTask, compute_chunk, one_thread, shared_calculator
 from mattergen_e.reference.fingerprints import AMD_NEIGHBOURS
 from mattergen_e.reference.folder import MANIFEST_NAME, PROPERTIES_FOLDER, ReferenceManifest, read_manifest
+from mattergen_e.reference.packed import is_packed
 from mattergen_e.reference.sources import SPLITS, Crystals, read_sources, take
 
 PARTS_FOLDER = "parts"
@@ -139,6 +140,8 @@ def _check_content(out: Path) -> None:
     """Refuses a folder that holds something else: a reference is written over, and chunks of former ones removed."""
     if not out.is_dir():
         return
+    if is_packed(out):
+        raise UserError(f"{out} is a packed reference, which is not built on: choose another --out.")
     parts = out / PARTS_FOLDER
     chunks = [path.name for path in parts.iterdir()] if parts.is_dir() and not parts.is_symlink() else []
     foreign = [name for name in chunks if not _CHUNK.fullmatch(name)]

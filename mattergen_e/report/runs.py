@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from mattergen_e.crystals.entries import read_entries
 from mattergen_e.errors import UserError, first_problem
 from mattergen_e.evaluation.candidates import read_candidates
 from mattergen_e.evaluation.schema import (
@@ -267,17 +268,14 @@ def _structures(run: Path, evaluation: Evaluation, keys: dict[int, Any]) -> dict
 
 def _relaxed(path: Path) -> dict[int, Structure]:
     """Relaxed crystals by the index in their comment lines."""
-    from ase.io import iread
-    from pymatgen.io.ase import AseAtomsAdaptor
-
     if not path.is_file() or not path.stat().st_size:
         return {}
     found = {}
     with _sound(path):
-        frames: Any = iread(path, index=":", format="extxyz")
-        for atoms in frames:
-            atoms.calc = None
-            found[int(atoms.info["index"])] = AseAtomsAdaptor.get_structure(atoms)
+        for entry in read_entries(path):
+            if entry.structure is None or entry.index is None:
+                raise ValueError(f"{entry.place} {entry.problem or 'has no index'}")
+            found[entry.index] = entry.structure
     return found
 
 

@@ -19,7 +19,10 @@ class _Model(BaseModel):
 
 
 class TrainingRecord(_Model):
-    """How a model came about: epochs, steps, hours, seed, versions, hardware, data, and the ends of its loss curves."""
+    """How a model came about: epochs, steps, hours, seed, versions, hardware, data, and the ends of its loss curves.
+
+    `ranges`: smallest and largest number of sites, and value of each property, of the training crystals.
+    """
 
     epochs: int
     steps: int
@@ -30,6 +33,7 @@ class TrainingRecord(_Model):
     data: dict[str, str] | None
     loss_first: dict[str, float]
     loss_last: dict[str, float]
+    ranges: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
 
 class Stage(_Model):

@@ -114,7 +114,9 @@ def _write(folder: Path, config: dict, state: dict, checkpoint: dict, card: Card
         RECORD: checkpoint.get(RECORD, {}),
     }
     torch.save(kept, folder / "checkpoints" / "last.ckpt")
-    (folder / CARD).write_text(yaml.safe_dump(card.model_dump(), sort_keys=False, allow_unicode=True, width=110))
+    (folder / CARD).write_text(
+        yaml.safe_dump(card.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    )
 
 
 def _card(source: Path, target: Path, config: dict, checkpoint: dict, state: dict, notes: dict[str, Any]) -> Card:

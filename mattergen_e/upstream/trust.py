@@ -60,6 +60,7 @@ TRAINING = re.compile(
     r"|mattergen_e\.data\.dataset\.JointCrystalDataset\.from_cache_path"
     r"|mattergen_e\.diffusion\.site_dos\.dataset_from_cache"
     r"|mattergen_e\.(networks|training)\.callbacks\.[A-Z]\w*"
+    r"|mattergen_e\.training\.trainer\.Trainer"
 )
 #: Calls what its `path` names, in the settings of datasets.
 METHOD = "hydra.utils.get_method"

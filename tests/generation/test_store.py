@@ -36,6 +36,7 @@ from mattergen_e.generation.store import Generated, RunStore, load_record, read_
 
 EXTXYZ, CIFS, JSONL = "generated_crystals.extxyz", "generated_crystals_cif.zip", "generated_crystals.jsonl"
 OUTPUTS = (EXTXYZ, CIFS, JSONL)
+WRITTEN = (*OUTPUTS, "generated_crystals_symmetrized_cif.zip")  # where there are crystals
 SETTINGS = {"num_batches": 4, "batch_size": 3, "guidance": 2.0, "conditions": {"dft_band_gap": 1.5}, "seed": None}
 PROVENANCE = {"versions": {"mattergen": "1.0.3"}, "checkpoint": {"sha256": "0" * 64}, "cpu_count": 2}
 
@@ -199,8 +200,8 @@ def test_run_json(finished: tuple[Path, list[Generated]]) -> None:
     assert record.settings == {key: value for key, value in SETTINGS.items() if key != "seed"}
     assert (record.crystals, record.dropped, record.failed) == (len(written), 6, 3)
     assert [(b.batch, b.crystals, b.seconds) for b in record.batches] == [(i, 3, 1.5) for i in range(3)]
-    assert record.outputs == {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in OUTPUTS}
-    assert files_in(folder) == {*OUTPUTS, "run.json", *(f"batches/batch_00000{i}.zip" for i in range(3))}
+    assert record.outputs == {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in WRITTEN}
+    assert files_in(folder) == {*WRITTEN, "run.json", *(f"batches/batch_00000{i}.zip" for i in range(3))}
 
 
 def test_outputs_are_readable_by_others_of_the_group(finished: tuple[Path, list[Generated]]) -> None:
@@ -576,7 +577,7 @@ def test_overwrite_leaves_foreign_files(tmp_path: Path) -> None:
         assert (store.done, store.seed) == (set(), 2)
         assert files_in(tmp_path) == {"run.json", ".mattergen_e.lock", *foreign}
         write(store, 1)
-    assert files_in(tmp_path) == {"run.json", "batches/batch_000001.zip", *OUTPUTS, *foreign}
+    assert files_in(tmp_path) == {"run.json", "batches/batch_000001.zip", *WRITTEN, *foreign}
     assert indices_in(tmp_path) == alike([3, 4, 5])
     assert all((tmp_path / name).read_text() == name for name in foreign)
 
@@ -853,7 +854,7 @@ def test_files_that_crystals_bring_are_joined_and_removed(tmp_path: Path, monkey
         store.finish()
     with np.load(tmp_path / "generated_density.npz") as arrays:
         assert {name: arrays[name].tolist() for name in arrays} == {f"density_{i}": [i] * 3 for i in range(2, 6)}
-    assert set(load_record(tmp_path).outputs) == {*OUTPUTS, "generated_density.npz"}
+    assert set(load_record(tmp_path).outputs) == {*WRITTEN, "generated_density.npz"}
     whole = (tmp_path / "generated_density.npz").read_bytes()
     (tmp_path / "generated_density.npz").unlink()
     with open_store(tmp_path, "resume") as store:
@@ -875,7 +876,7 @@ def test_a_batch_writes_nothing_but_output_files(tmp_path: Path, name: str) -> N
         open_store(folder, "resume")
     assert_one_sentence(caught.value, "batch_000000")
     assert (folder / "run.json").read_bytes() == before
-    assert files_in(tmp_path) == {"run/run.json", "run/batches/batch_000000.zip", *(f"run/{name}" for name in OUTPUTS)}
+    assert files_in(tmp_path) == {"run/run.json", "run/batches/batch_000000.zip", *(f"run/{name}" for name in WRITTEN)}
     if name == "notes.txt":
         (folder / name).write_text("mine")
         open_store(folder, "overwrite").close()
