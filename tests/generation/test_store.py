@@ -749,7 +749,7 @@ def test_killed_anywhere(tmp_path: Path) -> None:
                 assert found[name] in (found[JSONL], [0, 1][: len(found[JSONL]) + 1])
         run(place)
         assert indices_in(place / "run") == alike([0, 1])
-        assert files_in(place / "run") == {"run.json", *(f"batches/batch_00000{i}.zip" for i in range(2)), *OUTPUTS}
+        assert files_in(place / "run") == {"run.json", *(f"batches/batch_00000{i}.zip" for i in range(2)), *WRITTEN}
         assert load_record(place / "run").status == "finished"
     assert number > 30
 
