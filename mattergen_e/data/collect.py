@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ from mattergen_e.crystals.checks import (
     check_site_values,
 )
 from mattergen_e.crystals.chemistry import check_charge_bounds, sign_of_charges
-from mattergen_e.crystals.fields import SPLITS, TEXT_PROPERTIES
+from mattergen_e.crystals.fields import COMPUTED, SPLITS, TEXT_PROPERTIES
+from mattergen_e.crystals.own_properties import MAX_CATEGORIES, Kind
 from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.data import cache
 from mattergen_e.data.sources import Entry, ReadOptions
@@ -52,7 +53,7 @@ class Prepared:
         numbers: (n,) atomic numbers.
         site_values: Known values (n, dim) by name.
         crystal_values: Known values (dim,) of the crystal, or (nx, ny, nz, dim) on a grid in its cell, by name.
-        properties: Properties of the crystal by MatterGen's name.
+        properties: Properties of the crystal by name.
         method: Functional of its values.
         signs: Whether its charges follow (+1) or oppose (-1) electronegativity; 0 where neither can be said.
     """
@@ -65,7 +66,7 @@ class Prepared:
     numbers: NDArray[np.int64]
     site_values: dict[str, NDArray[np.float64]]
     crystal_values: dict[str, NDArray[np.float64]]
-    properties: dict[str, float | str]
+    properties: dict[str, float | str | list[float]]
     method: Method = field(default_factory=Method)
     signs: int = 0
 
@@ -80,13 +81,16 @@ class Dropped:
     sentence: str
 
 
-def prepare(entry: Entry, options: CheckOptions, quantity: Callable[[str], Quantity]) -> Prepared:
+def prepare(
+    entry: Entry, options: CheckOptions, quantity: Callable[[str], Quantity], computed: Sequence[str] = ()
+) -> Prepared:
     """Check an entry and carry it over to the reduced cell.
 
     Args:
         entry: From a source.
         options: Limits of the checks.
         quantity: What is known of a value, by its name.
+        computed: Properties that the reduced cell tells where the entry does not.
 
     Returns:
         What the cache stores.
@@ -128,7 +132,8 @@ def prepare(entry: Entry, options: CheckOptions, quantity: Callable[[str], Quant
         numbers=np.array(reduced.atomic_numbers, dtype=np.int64),
         site_values=merged,
         crystal_values=of_crystal,
-        properties=entry.properties,
+        properties=entry.properties
+        | {name: COMPUTED[name](reduced) for name in computed if not entry.properties.get(name)},
         method=entry.method,
         signs=next((sign_of_charges(numbers, values) for values in charges.values()), 0),
     )
@@ -200,6 +205,7 @@ class Collector:
     dims: dict[str, int] = field(default_factory=dict)
     crystal_dims: dict[str, int] = field(default_factory=dict)
     grids: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
     excluded: int = 0
     _seen: dict[str, str] = field(default_factory=dict)
 
@@ -241,6 +247,10 @@ class Collector:
                     "grid_mismatch",
                     f"{name} has {found} points along a, b, c, but {before} in the entries before",
                 )
+        for name, value in item.properties.items():
+            if isinstance(value, list) and value and self.lengths.setdefault(name, len(value)) != len(value):
+                found, before = len(value), self.lengths[name]
+                return "bad_property", f"{name} has {found} numbers, but {before} in the entries before"
         for kind, given, dims in (
             ("site", item.site_values, self.dims),
             ("crystal", item.crystal_values, self.crystal_dims),
@@ -260,31 +270,33 @@ class Collector:
 
 
 def property_arrays(
-    kept: dict[str, list[Prepared]], columns: dict[str, str], explicit: bool
+    kept: dict[str, list[Prepared]], columns: dict[str, str], explicit: bool, kinds: Mapping[str, Kind] | None = None
 ) -> tuple[dict[str, dict[str, NDArray[Any]]], dict[str, cache.PropertyInfo]]:
     """Collect the properties of all splits.
 
-    A number that is unknown becomes NaN. MatterGen has no value for an unknown text, so that a text property is
-    written only if every crystal has it.
+    A number that is unknown becomes NaN, and so does each of a list; an unknown category becomes "". MatterGen has no
+    value for an unknown text, so that its text properties are written only if every crystal has them.
 
     Args:
         kept: Crystals by split.
-        columns: Column of the file by MatterGen's name.
+        columns: Column of the file by name.
         explicit: Whether the properties were asked for by name.
+        kinds: What the properties are that MatterGen has no name for, by name.
 
     Returns:
         Arrays by split and name, and what the manifest says of each property.
 
     Raises:
-        UserError: If a property that was asked for is known nowhere, or a text is not known everywhere.
+        UserError: If a property that was asked for is known nowhere, or a text is not known everywhere; or a category
+            has too many words.
     """
     arrays: dict[str, dict[str, NDArray[Any]]] = {split: {} for split in kept}
     infos = {}
     total = sum(map(len, kept.values()))
     for name, column in columns.items():
-        empty: float | str = "" if name in TEXT_PROPERTIES else np.nan
-        values = {split: np.array([item.properties.get(name, empty) for item in kept[split]]) for split in kept}
-        known = {s: int(np.sum(v != "" if v.dtype.kind == "U" else ~np.isnan(v))) for s, v in values.items()}
+        kind = (kinds or {}).get(name)
+        values = {split: _column(name, kind, kept[split], _length(name, kept)) for split in kept}
+        known = {split: int(_is_known(array).sum()) for split, array in values.items()}
         n_known = sum(known.values())
         written = n_known == total if name in TEXT_PROPERTIES else n_known > 0
         if explicit and not written:
@@ -294,11 +306,50 @@ def property_arrays(
                 + "check the name of the column or leave the property out."
             )
         if n_known:
-            infos[name] = cache.PropertyInfo(column=column, known=known, written=written)
+            infos[name] = cache.PropertyInfo(column=column, known=known, written=written, **_own(name, kind, values))
         if written:
             for split in kept:
                 arrays[split][name] = values[split]
     return arrays, infos
+
+
+def _length(name: str, kept: Mapping[str, Sequence[Prepared]]) -> int:
+    """Numbers of a list; 0 if no crystal has one."""
+    lists = (value for items in kept.values() for item in items if isinstance(value := item.properties.get(name), list))
+    return next((len(value) for value in lists if value), 0)
+
+
+def _column(name: str, kind: Kind | None, items: Sequence[Prepared], length: int) -> NDArray[Any]:
+    """The values of a property, (n_crystals,) or, of lists, (n_crystals, length)."""
+    if kind == "list":
+        unknown = [np.nan] * length
+        return np.array([item.properties.get(name) or unknown for item in items], np.float64).reshape(-1, length)
+    if kind == "category" or name in TEXT_PROPERTIES:
+        return np.array([item.properties.get(name, "") for item in items], dtype=np.str_)
+    return np.array([item.properties.get(name, np.nan) for item in items], dtype=np.float64)
+
+
+def _is_known(array: NDArray[Any]) -> NDArray[np.bool_]:
+    if array.dtype.kind == "U":
+        return array != ""
+    return ~np.isnan(array) if array.ndim == 1 else np.isfinite(array).all(axis=1) & (array.shape[1] > 0)
+
+
+def _own(name: str, kind: Kind | None, values: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """What the manifest says of a property that MatterGen has no name for."""
+    if kind is None:
+        return {}
+    if kind == "list":
+        return {"kind": kind, "length": next(iter(values.values())).shape[1]}
+    if kind == "number":
+        return {"kind": kind}
+    words = sorted({str(word) for array in values.values() for word in np.unique(array)} - {""})
+    if len(words) > MAX_CATEGORIES:
+        raise UserError(
+            f"The category {name!r} has {len(words):,} words, among them {words[0]!r} and {words[1]!r}: at most "
+            f"{MAX_CATEGORIES:,} can be learned; leave it out, or check the column."
+        )
+    return {"kind": kind, "categories": words}
 
 
 def write_splits(

@@ -21,6 +21,7 @@ from mattergen_e.data.conditions import CACHED
 from mattergen_e.diffusion.guidance_target import NAME, SITES, TARGET, GuidanceTarget, read_guidance, values_of
 from mattergen_e.errors import UserError
 from mattergen_e.generation.constraints.reading import Constraints, read_constraints
+from mattergen_e.generation.own_conditions import as_field
 from mattergen_e.targets.targets import Targets, file_name, read_targets
 from mattergen_e.upstream import exit_on_user_error
 
@@ -186,7 +187,7 @@ class ConditionLoader:
             first: Number of its first crystal in the run, which decides on the curves.
         """
         same = {name: value for name, value in self.properties.items() if name not in self.targets}
-        transforms: list[Any] = [SetProperty(name, value) for name, value in same.items()]
+        transforms: list[Any] = [SetProperty(name, as_field(value)) for name, value in same.items()]
         dataset = NumAtomsCrystalDataset(num_atoms=np.asarray(num_atoms), transforms=transforms)
         crystals = range(first, first + len(dataset))
         rows = {

@@ -20,6 +20,7 @@ from mattergen_e.errors import UserError
 from mattergen_e.generation.constraints.stored import stored_companion
 from mattergen_e.generation.constraints.values import check_values
 from mattergen_e.generation.outline import Outline, configured_conditions, read_outline
+from mattergen_e.generation.own_conditions import read_own_conditions
 from mattergen_e.networks.predictor.folder import describe, require_weights
 from mattergen_e.networks.predictor.noise import describe_noise, require_same_noise
 from mattergen_e.upstream import ARRAY_CONDITIONS, COMPOSITIONS, check_known, load_checkpoint
@@ -45,6 +46,7 @@ def before_loading(
     """
     if joint and compositions:
         raise UserError(COMPOSITIONS)
+    generator.properties_to_condition_on = read_own_conditions(generator.properties_to_condition_on, generator.cfg)
     conditions = generator.properties_to_condition_on or {}
     if joint and isinstance(conditions, dict):
         check_known(list(conditions), configured_conditions(generator.cfg))

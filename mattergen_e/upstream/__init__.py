@@ -22,7 +22,13 @@ from __future__ import annotations
 
 from mattergen_e.upstream.checkpoints import allow_harmless_classes, load_checkpoint
 from mattergen_e.upstream.commands import exit_on_user_error, is_mattergen_command
-from mattergen_e.upstream.conditions import ARRAY_CONDITIONS, check_known, known_properties, register_property
+from mattergen_e.upstream.conditions import (
+    ARRAY_CONDITIONS,
+    check_known,
+    known_properties,
+    mattergens_properties,
+    register_property,
+)
 from mattergen_e.upstream.expressions import replace_eval
 from mattergen_e.upstream.hub import say_hub_errors_in_one_sentence
 from mattergen_e.upstream.package_data import DATA, PackageData, package_data, repair_scale_factors
@@ -43,6 +49,7 @@ __all__ = [
     "is_mattergen_command",
     "known_properties",
     "load_checkpoint",
+    "mattergens_properties",
     "package_data",
     "prepare",
     "register_property",
