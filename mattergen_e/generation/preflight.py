@@ -20,7 +20,7 @@ from mattergen_e.errors import UserError
 from mattergen_e.generation.constraints.stored import stored_companion
 from mattergen_e.generation.constraints.values import check_values
 from mattergen_e.generation.outline import Outline, configured_conditions, read_outline
-from mattergen_e.generation.own_conditions import read_own_conditions
+from mattergen_e.generation.own_conditions import as_field, read_own_conditions
 from mattergen_e.networks.predictor.folder import describe, require_weights
 from mattergen_e.networks.predictor.noise import describe_noise, require_same_noise
 from mattergen_e.upstream import ARRAY_CONDITIONS, COMPOSITIONS, check_known, load_checkpoint
@@ -52,6 +52,8 @@ def before_loading(
         check_known(list(conditions), configured_conditions(generator.cfg))
     elif set(conditions) & ARRAY_CONDITIONS:
         raise UserError("a condition that is a spectrum needs --sampling_config_name=joint: add it to the command.")
+    if not joint:  # MatterGen's own loader gives a crystal what stands here
+        generator.properties_to_condition_on = {name: as_field(value) for name, value in dict(conditions).items()}
     outline, info = read_outline(generator.cfg), generator.checkpoint_info
     if outline is None:  # what it can take is known when it is built
         return read()
