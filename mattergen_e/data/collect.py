@@ -32,6 +32,7 @@ from mattergen_e.crystals.checks import (
     check_neutral,
     check_reduced,
     check_site_values,
+    mattergen_names,
 )
 from mattergen_e.crystals.chemistry import check_charge_bounds, sign_of_charges
 from mattergen_e.crystals.fields import COMPUTED, SPLITS, TEXT_PROPERTIES
@@ -303,7 +304,8 @@ def property_arrays(
             raise UserError(
                 f"The property {name!r} (column {column!r}) is known for {n_known} of {total} crystals: "
                 + ("a text must be known for all; " if n_known else "")
-                + "check the name of the column or leave the property out."
+                + "check the name of the column or leave the property out"
+                + (f"; MatterGen has names for {', '.join(mattergen_names()[1])}." if kind is not None else ".")
             )
         if n_known:
             infos[name] = cache.PropertyInfo(column=column, known=known, written=written, **_own(name, kind, values))

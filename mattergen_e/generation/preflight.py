@@ -52,8 +52,8 @@ def before_loading(
         check_known(list(conditions), configured_conditions(generator.cfg))
     elif set(conditions) & ARRAY_CONDITIONS:
         raise UserError("a condition that is a spectrum needs --sampling_config_name=joint: add it to the command.")
-    if not joint:  # MatterGen's own loader gives a crystal what stands here
-        generator.properties_to_condition_on = {name: as_field(value) for name, value in dict(conditions).items()}
+    if not joint and isinstance(conditions, Mapping):  # MatterGen's own loader gives a crystal what stands here
+        generator.properties_to_condition_on = {name: as_field(value) for name, value in conditions.items()}
     outline, info = read_outline(generator.cfg), generator.checkpoint_info
     if outline is None:  # what it can take is known when it is built
         return read()
