@@ -33,6 +33,7 @@ _COLUMNS = frozenset(
         *NAMES,
         *("structure", "cif", "split", "source", "properties", "conditions", "values", "site_values", "arrays"),
         *("species", "positions", "all", "formula"),
+        *("pos", "cell", "atomic_numbers", "num_atoms", "num_nodes", "structure_id", "face"),
     }
 )
 #: Words that the command line reads as something else than a text.
@@ -90,7 +91,7 @@ def _graph_names() -> frozenset[str]:
     from mattergen.common.data.chemgraph import ChemGraph
     from torch_geometric.data import Batch
 
-    return frozenset({*dir(ChemGraph), *dir(Batch), *dir(torch.nn.ModuleDict()), "cell", "face"})
+    return frozenset({*dir(ChemGraph), *dir(Batch), *dir(torch.nn.ModuleDict())})
 
 
 def read_own(name: str, kind: Kind, raw: Any) -> float | str | list[float]:

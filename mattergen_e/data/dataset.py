@@ -53,7 +53,7 @@ class JointCrystalDataset(CrystalDataset):
         crystal_values: Conditions: arrays (n_crystals, dim) by name.
         row_values: Fields of crystals and of grids: arrays (n_crystals, rows of each, dim) by name.
         categories: Words of the conditions that are categories, by name; their `properties` are the places of the
-            words, (n_crystals,) float, NaN where unknown. An item has the word itself, or None.
+            words, (n_crystals,) float, NaN where unknown. An item has the word itself, "" where unknown.
     """
 
     site_values: dict[str, NDArray[np.float32]] = field(default_factory=dict)
@@ -164,11 +164,11 @@ class JointCrystalDataset(CrystalDataset):
         return data
 
     def get_properties_dict(self, index: int) -> dict[str, Any]:
-        """As MatterGen's, with the words of categories as they are; None where a crystal has none."""
+        """As MatterGen's, with the words of categories as they are; "" where a crystal has none."""
         found: dict[str, Any] = super().get_properties_dict(index)
         for name, words in self.categories.items():
             place = self.properties[name][index]
-            found[name] = None if np.isnan(place) else words[int(place)]
+            found[name] = "" if np.isnan(place) else words[int(place)]
         return found
 
     def subset(self, indices: Sequence[int]) -> JointCrystalDataset:

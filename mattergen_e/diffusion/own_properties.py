@@ -68,8 +68,8 @@ class CategoryEmbedding(torch.nn.Module):
         """Embeds words.
 
         Args:
-            values: A word per crystal, None where it is not known, which gives any vector; or numbers, of categories
-                that are numbers.
+            values: A word per crystal, "" where it is not known, which gives zeros; or numbers, of categories that are
+                numbers.
 
         Returns:
             (n_crystals, hidden_dim).
@@ -78,8 +78,9 @@ class CategoryEmbedding(torch.nn.Module):
             UserError: If a word is none of the categories.
         """
         given = values.tolist() if isinstance(values, torch.Tensor) else values
-        places = [0 if value is None else place_of(value, self.categories) for value in given]
-        return self.embedding(torch.tensor(places, dtype=torch.long, device=self.embedding.weight.device))
+        places = [-1 if value == "" else place_of(value, self.categories) for value in given]
+        at = torch.tensor(places, dtype=torch.long, device=self.embedding.weight.device)
+        return torch.where((at >= 0)[:, None], self.embedding(at.clamp(min=0)), 0.0)
 
 
 def place_of(value: Any, categories: Sequence[str], name: str = "the category") -> int:

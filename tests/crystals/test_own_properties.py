@@ -19,8 +19,10 @@ def test_names_that_can_be(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["pos", "cell", "num_atoms", "dft_band_gap", "dos", "x", "keys", "type", "class", "nan", "index", "my_batch"]
-    + ["material_id", "2d", "_a", "a b", "a.b", "", "größe", "a" * 61, "bader_charge"],
+    [
+        *("pos", "cell", "num_atoms", "dft_band_gap", "dos", "x", "keys", "type", "class", "nan", "index", "my_batch"),
+        *("material_id", "2d", "_a", "a b", "a.b", "", "größe", "a" * 61, "bader_charge"),
+    ],
 )
 def test_names_that_mean_something_else(name: str) -> None:
     with pytest.raises(UserError, match="cannot be the name|means something else"):

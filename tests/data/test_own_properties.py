@@ -49,7 +49,7 @@ def test_from_a_file_into_a_batch(file: Path, tmp_path: Path) -> None:
     names = ["hardness", "phase", "moduli"]
     data = JointCrystalDataset.from_cache_path(str(tmp_path / "cache/train"), properties=names)
     batch: Any = collate([data[i] for i in range(3)])
-    assert batch["phase"] == ["rocksalt", "wurtzite", None]
+    assert batch["phase"] == ["rocksalt", "wurtzite", ""]
     torch.testing.assert_close(batch["hardness"], torch.tensor([20.0, 1.5, torch.nan]), equal_nan=True)
     unknown = [torch.nan, torch.nan]
     torch.testing.assert_close(batch["moduli"], torch.tensor([[1.0, 2.0], [3.0, 4.0], unknown]), equal_nan=True)
