@@ -1,20 +1,30 @@
-"""A user's own properties, from a column of a file to a success rate, with nothing but commands."""
+"""A user's own properties, from a column of a file to a success rate, by the commands of the page as they stand there."""
 
 from __future__ import annotations
 
 import csv
 import json
-import subprocess
-from collections.abc import Callable
+import os
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-Run = Callable[..., subprocess.CompletedProcess]
-
 pytestmark = pytest.mark.slow
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "training.md"
+#: What makes the commands of the page quick.
+QUICK = {
+    "mattergen-finetune": [
+        "trainer.max_epochs=1",
+        "trainer.enable_progress_bar=false",
+        "data_module.batch_size.train=8",
+    ],
+    "mattergen-generate": ["--batch_size=4", "--sampling_config_overrides=['condition_loader_partial.num_atoms=2']"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +42,8 @@ def table(tmp_path_factory: pytest.TempPathFactory, solids: dict[str, Any]) -> P
                     "cif": str(CifWriter(structure.copy(site_properties={}))),
                     "split": ("train", "train", "val")[copy],
                     "my_hardness": 2.0 + number + 0.1 * copy,
-                    "Kind of phase": "rocksalt" if name in ("NaCl", "MgO") else "other",
-                    "moduli": f"[{10 + number}, {20 - number}, 3.5]",
+                    "Phase": "rocksalt" if name in ("NaCl", "MgO") else "other",
+                    "my_moduli": f"[{10 + number}, {20 - number}, 3.5]",
                 }
             )
     with path.open("w", newline="") as file:
@@ -43,67 +53,58 @@ def table(tmp_path_factory: pytest.TempPathFactory, solids: dict[str, Any]) -> P
     return path
 
 
-@pytest.fixture(scope="module")
-def own_model(run_command: Run, base_model: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of one epoch that can be told a number, a category and a list."""
-    folder = tmp_path_factory.mktemp("model")
-    words = ["--property=my_hardness", "--property=my_phase:category=Kind of phase", "--property=moduli:list"]
-    run_command("mattergen-e", "data", "build", table, "--out", folder / "cache", *words)
-    run_command(
-        "mattergen-finetune",
-        "--config-name=joint",
-        "descriptors=[]",
-        "adapter_property=[my_hardness,my_phase:category,moduli:list]",
-        f"adapter.model_path={base_model}",
-        f"data_module.root_dir={folder / 'cache'}",
-        "trainer.max_epochs=1",
-        "trainer.enable_progress_bar=false",
-        OUTPUT_DIR=str(folder / "run"),
-    )
-    return folder / "run"
-
-
-def test_the_model_tells_its_properties_by_itself(own_model: Path) -> None:
-    from mattergen_e.upstream.trust import check_folder
-
-    check_folder(own_model)
-    adapters = yaml.safe_load((own_model / "config.yaml").read_text())["lightning_module"]["diffusion_module"]["model"]
-    own = adapters["property_embeddings_adapt"]
-    assert {name: node["kind"] for name, node in own.items()} == {
-        "my_hardness": "number",
-        "my_phase": "category",
-        "moduli": "list",
-    }
-    assert own["my_phase"]["conditional_embedding_module"]["categories"] == ["other", "rocksalt"]
-    assert own["moduli"]["conditional_embedding_module"]["length"] == 3
+def commands(base: Path, here: Path) -> list[tuple[list[str], dict[str, str]]]:
+    """Words and variables of the commands of the page, with a tiny model in place of the one that comes along."""
+    section = PAGE.read_text().split("## A property of your own")[1]
+    text = section.split("```bash\n")[1].split("```")[0].replace("\\\n", " ")
+    text = text.replace("$PWD/checkpoints/base_small", str(base)).replace("$PWD", str(here))
+    found = []
+    for line in text.splitlines():
+        words = shlex.split(line)
+        variables = dict(word.split("=", 1) for word in words if re.match("[A-Z_]+=", word))
+        words = words[len(variables) :]
+        words = [word for word in words if word != "--batch_size=16"] + QUICK.get(words[0], [])
+        found.append((words, variables))
+    return found
 
 
 @pytest.fixture(scope="module")
-def bare_reference(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The solids as known crystals, without energies."""
+def done(warm: Any, base_model: Path, table: Path) -> Path:
+    """The folder in which the page was followed up to the generation."""
     from mattergen_e.reference.build import BuildSettings, build
 
-    folder = tmp_path_factory.mktemp("reference") / "built"
-    build([table], folder, BuildSettings(calculator=None), jobs=1)
-    return folder
+    here = table.parent
+    build([table], here / "reference", BuildSettings(calculator=None), jobs=1)
+    for words, variables in commands(base_model, here)[:3]:
+        result = warm.run(words, cwd=here, environment=os.environ | variables)
+        assert result.returncode == 0, f"{words}\n{result.stderr[-3000:]}"
+    return here
 
 
-def test_generation_and_success(run_command: Run, own_model: Path, tmp_path: Path, bare_reference: Path) -> None:
-    out = tmp_path / "out"
-    words = [f"--model_path={own_model}", "--sampling_config_name=joint", "--batch_size=4", "--num_batches=1"]
-    words += ["--sampling_config_overrides=['condition_loader_partial.num_atoms=2']", "--diffusion_guidance_factor=1.0"]
-    condition = "{'my_hardness': 20.0, 'my_phase': 'rocksalt', 'moduli': [11, 19, 3.5]}"
-    run_command("mattergen-generate", out, *words, f"--properties_to_condition_on={condition}")
-    entries = [json.loads(line) for line in (out / "generated_crystals.jsonl").read_text().splitlines()]
-    asked = {"my_hardness": 20.0, "my_phase": "rocksalt", "moduli": [11.0, 19.0, 3.5]}
+def test_the_model_tells_its_properties_by_itself(done: Path) -> None:
+    from mattergen_e.upstream.trust import check_folder
+
+    check_folder(done / "runs/own")
+    config = yaml.safe_load((done / "runs/own/config.yaml").read_text())
+    own = config["lightning_module"]["diffusion_module"]["model"]["property_embeddings_adapt"]
+    kinds = {"my_hardness": "number", "my_phase": "category", "my_moduli": "list"}
+    assert {name: node["kind"] for name, node in own.items()} == kinds
+    assert own["my_phase"]["conditional_embedding_module"]["categories"] == ["other", "rocksalt"]
+    assert own["my_moduli"]["conditional_embedding_module"]["length"] == 3
+
+
+def test_generation_and_success(warm: Any, done: Path, base_model: Path) -> None:
+    entries = [json.loads(line) for line in (done / "out/generated_crystals.jsonl").read_text().splitlines()]
+    asked = {"my_hardness": 20.0, "my_phase": "rocksalt", "my_moduli": [11.0, 19.0, 3.5]}
     assert entries and all(entry["conditions"] == asked for entry in entries)
     # 19.5 and 22 lie within 2 of 20, 22.1 does not; the last is not known
     found = {0: (19.5, "rocksalt"), 1: (22.0, "other"), 2: (22.1, "rocksalt"), 3: ("", "")}
     rows = [f"{entry['index']},{found[entry['index']][0]},{found[entry['index']][1]}" for entry in entries]
-    (tmp_path / "dft.csv").write_text("\n".join(["index,my_hardness,my_phase", *rows]) + "\n")
-    judged = ["--no-relax", "--predictor", "none", "--properties", tmp_path / "dft.csv", "--tolerance", "my_hardness=2"]
-    run_command("mattergen-e", "evaluate", out, "--reference", bare_reference, "--jobs", "1", *judged)
-    table = [json.loads(line) for line in (out / "evaluation" / "crystals.jsonl").read_text().splitlines()]
+    (done / "dft.csv").write_text("\n".join(["index,my_hardness,my_phase", *rows]) + "\n")
+    words, _ = commands(base_model, done)[3]
+    result = warm.run([*words, "--jobs", "1"], cwd=done)
+    assert result.returncode == 0, result.stderr[-3000:]
+    table = [json.loads(line) for line in (done / "out/evaluation/crystals.jsonl").read_text().splitlines()]
     verdicts = {
         row["index"]: tuple(row["properties"][name]["within"] for name in ("my_hardness", "my_phase"))
         for row in table
@@ -111,6 +112,6 @@ def test_generation_and_success(run_command: Run, own_model: Path, tmp_path: Pat
     }
     expected = {0: (True, True), 1: (True, False), 2: (False, True), 3: (None, None)}
     assert verdicts == {entry["index"]: expected[entry["index"]] for entry in entries}
-    summary = json.loads((out / "evaluation" / "evaluation.json").read_text())
-    assert summary["success"]["my_hardness"]["target"] == 20.0 and summary["success"]["my_hardness"]["tolerance"] == 2
-    assert summary["success"]["my_phase"]["target"] == "rocksalt"
+    success = json.loads((done / "out/evaluation/evaluation.json").read_text())["success"]
+    assert (success["my_hardness"]["target"], success["my_hardness"]["tolerance"]) == (20.0, 2)
+    assert success["my_phase"]["target"] == "rocksalt"

@@ -41,7 +41,7 @@ def test_unknown_lists_leave_the_gradient_finite() -> None:
 @pytest.mark.usefixtures("list_of_conditions")
 def test_a_number_is_embedded_as_mattergens_are(compose: Callable[..., Any]) -> None:
     """Every part but the name and the kind is that of MatterGen's own recipe of the band gap."""
-    config = compose("joint", "adapter_property=[my_hardness,dft_band_gap]", "data_module.root_dir=unused")
+    config = compose("bader_joint", "adapter_property=[my_hardness,dft_band_gap]", "data_module.root_dir=unused")
     adapter = config.adapter.adapter
     with open_dict(config):
         adapter.hidden_dim = 16
