@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
+from mattergen_e.crystals import cif
 from mattergen_e.crystals.alignment import reduce_cell
 from mattergen_e.crystals.checks import EntryError, check_cell, check_lattice
-from mattergen_e.crystals.dictionary import split_dictionary
+from mattergen_e.crystals.dictionary import ISOTOPES, read_lattice, split_dictionary
 from mattergen_e.errors import UserError, brief
+from mattergen_e.limits import open_npz
 
 ID_KEYS = ("material_id", "id")
 SPLITS = ("train", "val", "test")
@@ -52,10 +54,10 @@ def read_id(fields: dict[str, Any]) -> str:
 
 
 def read_cif(text: str) -> Structure:
-    """Read a CIF exactly as MatterGen does: the first structure, primitive and reduced.
+    """Read a CIF and reduce it to the primitive cell, to the same numbers as MatterGen does.
 
     Args:
-        text: The CIF.
+        text: The CIF, of one crystal.
 
     Returns:
         The structure.
@@ -63,14 +65,13 @@ def read_cif(text: str) -> Structure:
     Raises:
         EntryError: With reason missing_structure, broken_cif or absurd_cell.
     """
-    from pymatgen.io.cif import CifParser
-
     if not text.strip():
         raise EntryError("missing_structure", "the column 'cif' is empty")
     try:
-        parsed = CifParser.from_str(text).parse_structures(primitive=False, on_error="ignore")[0]
+        parsed = cif.read_text(text, thirds=True)
     except Exception as error:
-        raise EntryError("broken_cif", f"the CIF cannot be read ({brief(error)})") from error
+        words = str(error) if isinstance(error, ValueError) else brief(error)
+        raise EntryError("broken_cif", f"the CIF cannot be read: {words[:300]}") from error
     check_cell(parsed)
     return reduce_cell(parsed)
 
@@ -102,7 +103,8 @@ def read_structure(fields: dict[str, Any]) -> tuple[Structure, dict[str, list[An
         )
     cell = np.asarray(fields["cell"], dtype=float)
     check_lattice(cell, len(species))
-    return Structure(Lattice(cell), species, positions, coords_are_cartesian=True), {}
+    elements = [ISOTOPES.get(one, one) if isinstance(one, str) else one for one in species]
+    return Structure(Lattice(cell), elements, positions, coords_are_cartesian=True), {}
 
 
 def _from_dictionary(given: dict[str, Any]) -> tuple[Structure, dict[str, list[Any]]]:
@@ -111,7 +113,7 @@ def _from_dictionary(given: dict[str, Any]) -> tuple[Structure, dict[str, list[A
         raise EntryError(
             "missing_structure", "'structure' is not a pymatgen dictionary: 'lattice' or 'sites' not given"
         )
-    check_lattice(Lattice.from_dict(given["lattice"]).matrix, len(sites))
+    check_lattice(read_lattice(given["lattice"]).matrix, len(sites))
     structure, properties = split_dictionary({"lattice": given["lattice"], "sites": sites})
     return structure, properties
 
@@ -190,7 +192,7 @@ def read_label_arrays(folder: Path, name: Any) -> dict[str, NDArray[np.float64]]
     if not path.is_relative_to(folder.resolve()):
         raise EntryError("broken_entry", f"the arrays {str(name)[:80]!r} are outside the folder of the labels")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open_npz(path) as arrays:
             return {key: np.asarray(arrays[key], dtype=np.float64) for key in arrays.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise EntryError("broken_entry", f"the arrays {str(name)[:80]!r} cannot be read ({brief(error)})") from error

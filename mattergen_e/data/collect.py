@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,9 @@ from mattergen_e.crystals.checks import (
     check_neutral,
     check_reduced,
     check_site_values,
-    mattergen_names,
 )
 from mattergen_e.crystals.chemistry import check_charge_bounds, sign_of_charges
-from mattergen_e.crystals.fields import COMPUTED, SPLITS, TEXT_PROPERTIES
-from mattergen_e.crystals.own_properties import MAX_CATEGORIES, Kind
+from mattergen_e.crystals.fields import COMPUTED, SPLITS
 from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.data import cache
 from mattergen_e.data.sources import Entry, ReadOptions
@@ -268,90 +266,6 @@ class Collector:
     def counts(self) -> dict[str, int]:
         """Dropped entries by reason, most frequent first."""
         return dict(Counter(d.reason for d in self.dropped).most_common())
-
-
-def property_arrays(
-    kept: dict[str, list[Prepared]], columns: dict[str, str], explicit: bool, kinds: Mapping[str, Kind] | None = None
-) -> tuple[dict[str, dict[str, NDArray[Any]]], dict[str, cache.PropertyInfo]]:
-    """Collect the properties of all splits.
-
-    A number that is unknown becomes NaN, and so does each of a list; an unknown category becomes "". MatterGen has no
-    value for an unknown text, so that its text properties are written only if every crystal has them.
-
-    Args:
-        kept: Crystals by split.
-        columns: Column of the file by name.
-        explicit: Whether the properties were asked for by name.
-        kinds: What the properties are that MatterGen has no name for, by name.
-
-    Returns:
-        Arrays by split and name, and what the manifest says of each property.
-
-    Raises:
-        UserError: If a property that was asked for is known nowhere, or a text is not known everywhere; or a category
-            has too many words.
-    """
-    arrays: dict[str, dict[str, NDArray[Any]]] = {split: {} for split in kept}
-    infos = {}
-    total = sum(map(len, kept.values()))
-    for name, column in columns.items():
-        kind = (kinds or {}).get(name)
-        values = {split: _column(name, kind, kept[split], _length(name, kept)) for split in kept}
-        known = {split: int(_is_known(array).sum()) for split, array in values.items()}
-        n_known = sum(known.values())
-        written = n_known == total if name in TEXT_PROPERTIES else n_known > 0
-        if explicit and not written:
-            raise UserError(
-                f"The property {name!r} (column {column!r}) is known for {n_known} of {total} crystals: "
-                + ("a text must be known for all; " if n_known else "")
-                + "check the name of the column or leave the property out"
-                + (f"; MatterGen has names for {', '.join(mattergen_names()[1])}." if kind is not None else ".")
-            )
-        if n_known:
-            infos[name] = cache.PropertyInfo(column=column, known=known, written=written, **_own(name, kind, values))
-        if written:
-            for split in kept:
-                arrays[split][name] = values[split]
-    return arrays, infos
-
-
-def _length(name: str, kept: Mapping[str, Sequence[Prepared]]) -> int:
-    """Numbers of a list; 0 if no crystal has one."""
-    lists = (value for items in kept.values() for item in items if isinstance(value := item.properties.get(name), list))
-    return next((len(value) for value in lists if value), 0)
-
-
-def _column(name: str, kind: Kind | None, items: Sequence[Prepared], length: int) -> NDArray[Any]:
-    """The values of a property, (n_crystals,) or, of lists, (n_crystals, length)."""
-    if kind == "list":
-        unknown = [np.nan] * length
-        return np.array([item.properties.get(name) or unknown for item in items], np.float64).reshape(-1, length)
-    if kind == "category" or name in TEXT_PROPERTIES:
-        return np.array([item.properties.get(name, "") for item in items], dtype=np.str_)
-    return np.array([item.properties.get(name, np.nan) for item in items], dtype=np.float64)
-
-
-def _is_known(array: NDArray[Any]) -> NDArray[np.bool_]:
-    if array.dtype.kind == "U":
-        return array != ""
-    return ~np.isnan(array) if array.ndim == 1 else np.isfinite(array).all(axis=1) & (array.shape[1] > 0)
-
-
-def _own(name: str, kind: Kind | None, values: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """What the manifest says of a property that MatterGen has no name for."""
-    if kind is None:
-        return {}
-    if kind == "list":
-        return {"kind": kind, "length": next(iter(values.values())).shape[1]}
-    if kind == "number":
-        return {"kind": kind}
-    words = sorted({str(word) for array in values.values() for word in np.unique(array)} - {""})
-    if len(words) > MAX_CATEGORIES:
-        raise UserError(
-            f"The category {name!r} has {len(words):,} words, among them {words[0]!r} and {words[1]!r}: at most "
-            f"{MAX_CATEGORIES:,} can be learned; leave it out, or check the column."
-        )
-    return {"kind": kind, "categories": words}
 
 
 def write_splits(

@@ -12,23 +12,22 @@ from omegaconf import OmegaConf
 from mattergen_e.diffusion.own_properties import CategoryEmbedding, ListEmbedding, OwnPropertyEmbedding, place_of
 from mattergen_e.errors import UserError
 from mattergen_e.generation.outline import PARTS
+from mattergen_e.generation.properties import OPTION, NumberList, Word
 
-OPTION = "--properties_to_condition_on"
-
-
-class NumberList(tuple[float, ...]):
-    """A list of numbers that is one value of a condition."""
+CATEGORY = f"{CategoryEmbedding.__module__}.{CategoryEmbedding.__qualname__}"
+LIST = f"{ListEmbedding.__module__}.{ListEmbedding.__qualname__}"
 
 
 def read_own_conditions(properties: Any, config: Any) -> Any:
     """Reads the values of a model's own properties.
 
     Args:
-        properties: Values by name, as typed; anything but a dictionary is given back as it is.
+        properties: Values by name, as typed: a value, or a list of several, which crystals are given in turn. Anything
+            but a dictionary is given back as it is.
         config: The model's configuration.
 
     Returns:
-        The same, with categories as words of the model and lists as `NumberList`.
+        The same, with categories as `Word` and lists as `NumberList`.
 
     Raises:
         UserError: If a value is not what the property is.
@@ -55,14 +54,23 @@ def as_field(value: Any) -> Any:
 
 
 def _read(name: str, value: Any, node: Any) -> Any:
-    """The value of one property."""
+    """The value of one property, or a list of several."""
+    listed = isinstance(value, list | tuple) and len(value) > 0
+    if str(node.conditional_embedding_module.get("_target_")) == LIST:
+        several = listed and all(isinstance(item, list | tuple) for item in value)
+    else:
+        several = listed
+    return [_read_one(name, item, node) for item in value] if several else _read_one(name, value, node)
+
+
+def _read_one(name: str, value: Any, node: Any) -> Any:
+    """One value of one property."""
     embedding = node.conditional_embedding_module
-    target = str(embedding.get("_target_"))
-    where = f"{OPTION}: '{name}'"
-    if target == f"{CategoryEmbedding.__module__}.{CategoryEmbedding.__qualname__}":
+    target, where = str(embedding.get("_target_")), f"{OPTION}: '{name}'"
+    if target == CATEGORY:
         words = [str(word) for word in embedding.categories]
-        return words[place_of(value, words, where)]
-    if target == f"{ListEmbedding.__module__}.{ListEmbedding.__qualname__}":
+        return Word(words[place_of(value, words, where)])
+    if target == LIST:
         numbers = [_number(item) for item in value] if isinstance(value, list | tuple) else []
         if len(numbers) != embedding.length or not all(map(math.isfinite, numbers)):
             raise UserError(f"{where} is {value!r}: give a list of {embedding.length} numbers.")

@@ -1,4 +1,4 @@
-"""A user's own properties, from a column of a file to a success rate, by the commands of the page as they stand there."""
+"""A user's own properties, from a column of a file to a success rate, by the commands of the page."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def config() -> Any:
 
 
 def test_values_as_the_model_takes_them(config: Any) -> None:
-    asked = {"hardness": "20", "phase": 1, "moduli": [3, "4.5"], "dft_band_gap": "left alone"}
+    asked: dict[str, Any] = {"hardness": "20", "phase": 1, "moduli": [3, "4.5"], "dft_band_gap": "left alone"}
     read = read_own_conditions(asked, config)
     assert json.loads(json.dumps(read)) == {
         "hardness": 20.0,
@@ -57,6 +57,18 @@ def test_values_as_the_model_takes_them(config: Any) -> None:
     torch.testing.assert_close(theirs["moduli"], torch.tensor([[3.0, 4.5]] * 3))
 
 
+def test_several_values_are_given_in_turn(config: Any) -> None:
+    asked = {"hardness": [10, 20], "phase": ["rocksalt", "1"], "moduli": [[1, 2], [3, 4]]}
+    loader = ConditionLoader(3, 3, properties=read_own_conditions(asked, config), num_atoms=2)
+    loader.seed = 0
+    (batch, _), *_ = loader
+    assert batch["phase"] == ["rocksalt", "1", "rocksalt"] and batch["hardness"].tolist() == [10.0, 20.0, 10.0]
+    assert batch["moduli"].tolist() == [[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]
+    assert json.loads(json.dumps(loader.record(1))) == {"hardness": 20.0, "phase": "1", "moduli": [3.0, 4.0]}
+    one = ConditionLoader(3, 3, properties=read_own_conditions({"moduli": [1, 2]}, config), num_atoms=2)
+    assert one.settings()["conditions"] == {"moduli": [(1.0, 2.0)]}  # one value, which is a list
+
+
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
@@ -64,7 +76,8 @@ def test_values_as_the_model_takes_them(config: Any) -> None:
         ({"hardness": True}, "give a number"),
         ({"hardness": float("nan")}, "give a number"),
         ({"phase": "zinc blende"}, "'phase' is 'zinc blende', but this model has learned '1', 'rocksalt'"),
-        ({"phase": ["rocksalt"]}, "this model has learned"),
+        ({"phase": ["rocksalt", "x"]}, "'phase' is 'x', but this model has learned"),
+        ({"phase": []}, "this model has learned"),
         ({"moduli": 1.0}, "give a list of 2 numbers"),
         ({"moduli": [1, 2, 3]}, "give a list of 2 numbers"),
         ({"moduli": [1, "x"]}, "give a list of 2 numbers"),
