@@ -145,7 +145,8 @@ class JointSampler(GuidedPredictorCorrector):
     def _denoise(self, batch: Any, mask: Any, record: bool = False) -> Any:
         """As MatterGen's, from the time on at which what is held starts."""
         with self._shortened(self.held.time) as first:
-            return super()._denoise(batch=self.held.start(batch, first), mask=mask, record=record)
+            batch, mean, steps = super()._denoise(batch=self.held.start(batch, first), mask=mask, record=record)
+        return self.held.finish(batch), self.held.finish(mean), steps
 
     @contextmanager
     def _shortened(self, share: float | None) -> Iterator[float]:
@@ -174,6 +175,7 @@ class JointSampler(GuidedPredictorCorrector):
             self.guard.park(lonely)
             x = x.replace(cell=self.guard.cell(x["cell"]))
             score = super()._score_fn(x, t)
+        score = self.held.restrict(score)
         if self.classifier is not None:
             score = self.classifier.guide(score, x, t, self.guard)
         fields = self._multi_corruption.corrupted_fields
