@@ -6,6 +6,7 @@ network was trained on (as in RePaint, Lugmayr et al. 2022, without its resampli
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,28 @@ from mattergen.common.utils.data_utils import compute_lattice_polar_decompositio
 
 from mattergen_e.diffusion.held import Rows
 from mattergen_e.diffusion.settings import LEAST_VOLUME_ON_THE_WAY
+from mattergen_e.errors import UserError
 from mattergen_e.types import Graphs
+
+
+def check_volume(volume: float, n_sites: int, least: float, largest: float | None) -> None:
+    """Refuses a given cell that the bounds of volume would take for that of a degenerate crystal.
+
+    Args:
+        volume: Of the cell, Å^3.
+        n_sites: Sites of a crystal.
+        least: Smallest volume per site (Å^3) of the sampling settings.
+        largest: Largest one of them, and what the network's cutoff allows; None: any.
+
+    Raises:
+        UserError: If it would.
+    """
+    if not least <= volume / n_sites <= (math.inf if largest is None else largest):
+        bounds = f"at least {least:g}" if largest is None else f"{least:g} to {largest:.4g}"
+        raise UserError(
+            f"the given cell has {volume / n_sites:.4g} cubic angstrom per site in a crystal of {n_sites} sites, but "
+            f"the sampler keeps crystals of {bounds}: give another cell or number of sites."
+        )
 
 
 class HeldPositions:

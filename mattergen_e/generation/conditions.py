@@ -15,7 +15,6 @@ from mattergen.common.data.dataset import NumAtomsCrystalDataset
 from mattergen.common.data.num_atoms_distribution import NUM_ATOMS_DISTRIBUTIONS
 from mattergen.common.data.transform import SetProperty
 from numpy.typing import NDArray
-from pymatgen.core import Element
 
 from mattergen_e.data.conditions import CACHED
 from mattergen_e.diffusion.guidance_target import NAME, SITES, TARGET, GuidanceTarget, read_guidance, values_of
@@ -86,18 +85,6 @@ def _check_choices(choices: Sequence[int], constraints: Constraints) -> None:
             raise UserError(f"{constraints.path}: {error}.") from None
 
 
-def _check_elements(constraints: Constraints, system: str | Sequence[str]) -> None:
-    """Refuses fixed elements outside of the chemical system that is asked for."""
-    allowed = system.split("-") if isinstance(system, str) else list(system)
-    for site, number in constraints.numbers.items():
-        symbol = Element.from_Z(number).symbol
-        if symbol not in allowed:
-            raise UserError(
-                f"{constraints.path}: site {site} is {symbol}, but the chemical system asked for is "
-                f"{'-'.join(allowed)}."
-            )
-
-
 class ConditionLoader:
     """Batches of conditions for MatterGen's samplers; a batch depends on the seed and its number alone.
 
@@ -151,10 +138,10 @@ class ConditionLoader:
         self.seed = seed
         self.properties = dict(properties or {})
         self.targets = read_targets(self.properties)
-        self.constraints = None if constraints is None else read_constraints(constraints)
+        self.constraints = None
+        if constraints is not None:
+            self.constraints = read_constraints(constraints).within(self.properties.get("chemical_system"))
         self.sizes = Sizes.read(num_atoms_distribution, num_atoms, self.constraints)
-        if self.constraints is not None and self.properties.get("chemical_system") is not None:
-            _check_elements(self.constraints, self.properties["chemical_system"])
         self.guidance: GuidanceTarget | None = read_guidance(classifier)
         if self.guidance is not None:
             self.guidance.require_targets(self.constraints is not None and SITES in self.constraints.values)
