@@ -59,13 +59,14 @@ class HeldPositions:
 
     def hold(self, x: torch.Tensor, t: float) -> torch.Tensor:
         """Positions (n_sites, 3) with the given ones in place, as they are at time t."""
-        values = self.chosen.spread(self.positions).to(x)
+        rows = (self.chosen.rows,)
+        placed = torch.zeros_like(x).index_put(rows, self.chosen.spread(self.positions).to(x))
         if t > 0:
             num_atoms = self._conditions["num_atoms"]
             times = torch.full((len(num_atoms),), t, device=x.device, dtype=x.dtype)
-            crystals = torch.arange(len(num_atoms), device=x.device).repeat_interleave(len(self.chosen.index))
-            values = self.corruption.sample_marginal(values, times, batch_idx=crystals, batch=self._conditions)
-        return x.index_put((self.chosen.rows,), values)
+            crystals = self._conditions.get_batch_idx("pos")
+            placed = self.corruption.sample_marginal(placed, times, batch_idx=crystals, batch=self._conditions)
+        return x.index_put(rows, placed[rows])
 
 
 class HeldCell:

@@ -1,4 +1,4 @@
-"""Elements that a crystal may and must have: exact in every crystal, at any number of steps, and drawn as the network says."""
+"""Elements that a crystal may and must have: exact at any number of steps, and drawn as the network says."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mattergen_e.generation.conditions import ConditionLoader
 SIZES = [2, 4, 6, 8]
 MASK = 101
 CORRUPTION = D3PMCorruption(MaskDiffusion(101, create_discrete_diffusion_schedule("standard", num_steps=10)), offset=1)
-B, C, N, O, NA, CL, TE, BA = (Element(symbol).Z for symbol in ("B", "C", "N", "O", "Na", "Cl", "Te", "Ba"))
+B, C, N, OX, NA, CL, TE, BA = (Element(symbol).Z for symbol in ("B", "C", "N", "O", "Na", "Cl", "Te", "Ba"))
 
 
 def rules(*, sizes, systems=None, **words):
@@ -59,7 +59,7 @@ def make_conditions(sizes=SIZES, **properties):
 @pytest.mark.parametrize("steps", [1, 2, 7, 60])
 @pytest.mark.parametrize("words", [
     {"allowed": frozenset({B, C, N})},
-    {"excluded": frozenset({O})},
+    {"excluded": frozenset({OX})},
     {"formula": {NA: 1, CL: 1}},
     {"allowed": frozenset({TE, BA}), "every": True},
 ])  # fmt: skip
@@ -71,13 +71,13 @@ def test_exact_at_any_number_of_steps_whatever_the_network_says(words, steps):
     x = torch.full((sum(SIZES),), MASK)
     for step in range(steps):
         falls = torch.rand(len(x)) < 1 / (steps - step)
-        drawn = torch.where(falls, O, MASK)  # what a sampler would draw, also at sites that show their types
+        drawn = torch.where(falls, OX, MASK)  # what a sampler would draw, also at sites that show their types
         new = elements.settle(x, drawn, network, random=step % 2 == 0)
         assert torch.equal(new[x != MASK], x[x != MASK])
         assert torch.equal(new == MASK, (x == MASK) & ~falls)
         x = new
     for n, counts in zip(SIZES, crystals(x, SIZES), strict=True):
-        assert O not in counts and sum(counts.values()) == n
+        assert OX not in counts and sum(counts.values()) == n
         if "formula" in words:
             assert counts == {NA: n // 2, CL: n // 2}
         if "allowed" in words:
@@ -89,40 +89,40 @@ def test_exact_at_any_number_of_steps_whatever_the_network_says(words, steps):
 def test_two_sites_get_their_elements_as_often_as_the_network_says():
     """P(first Na) = p(Na) q(Cl) / (p(Na) q(Cl) + p(Cl) q(Na)) of independent sites, given one of each."""
     torch.manual_seed(0)
-    elements = rules(sizes=[2] * 20000, formula={NA: 1, CL: 1})
-    network = logits(Na=[0.1, 0.02] * 20000, Cl=[0.9, 0.98] * 20000)
-    masked = torch.full((40000,), MASK)
-    first = elements.settle(masked, masked.fill_(MASK) * 0 + O, network)[0::2]
+    elements = rules(sizes=[2] * 5000, formula={NA: 1, CL: 1})
+    network = logits(Na=[0.1, 0.02] * 5000, Cl=[0.9, 0.98] * 5000)
+    masked = torch.full((10000,), MASK)
+    first = elements.settle(masked, torch.full_like(masked, OX), network)[0::2]
     expected = 0.1 * 0.98 / (0.1 * 0.98 + 0.9 * 0.02)
-    assert float((first == NA).float().mean()) == pytest.approx(expected, abs=4 * math.sqrt(0.25 / 20000))
+    assert float((first == NA).float().mean()) == pytest.approx(expected, abs=4 * math.sqrt(0.25 / 5000))
 
 
 def test_alike_sites_get_every_arrangement_equally_often():
     torch.manual_seed(0)
-    elements = rules(sizes=[3] * 9000, formula={NA: 1, CL: 2})
-    found = elements.settle(torch.full((27000,), MASK), torch.full((27000,), O), logits(Na=[0.999] * 27000))
+    elements = rules(sizes=[3] * 3000, formula={NA: 1, CL: 2})
+    found = elements.settle(torch.full((9000,), MASK), torch.full((9000,), OX), logits(Na=[0.999] * 9000))
     counted = Counter(tuple(row) for row in found.reshape(-1, 3).tolist())
     assert set(counted) == set(permutations([NA, CL, CL]))
-    assert all(count / 9000 == pytest.approx(1 / 3, abs=0.02) for count in counted.values())
+    assert all(count / 3000 == pytest.approx(1 / 3, abs=0.035) for count in counted.values())
 
 
 def test_every_element_at_least_once_is_the_networks_distribution_given_that():
     """Binomial with 2 % Te over four sites, given that neither element is missing."""
     torch.manual_seed(0)
-    elements = rules(sizes=[4] * 20000, allowed=frozenset({BA, TE}), every=True)
-    network = logits(Ba=[0.98] * 80000, Te=[0.02] * 80000)
-    found = elements.settle(torch.full((80000,), MASK), torch.full((80000,), O), network).reshape(-1, 4)
+    elements = rules(sizes=[4] * 5000, allowed=frozenset({BA, TE}), every=True)
+    network = logits(Ba=[0.98] * 20000, Te=[0.02] * 20000)
+    found = elements.settle(torch.full((20000,), MASK), torch.full((20000,), OX), network).reshape(-1, 4)
     number = (found == TE).sum(1)
     whole = 1 - 0.98**4 - 0.02**4
     for k in (0, 1, 2, 3, 4):
         expected = math.comb(4, k) * 0.02**k * 0.98 ** (4 - k) / whole if 0 < k < 4 else 0.0
-        assert float((number == k).float().mean()) == pytest.approx(expected, abs=0.005)
+        assert float((number == k).float().mean()) == pytest.approx(expected, abs=0.01)
 
 
 def test_without_chance_the_surest_site_comes_first():
     elements = rules(sizes=[3], formula={NA: 1, CL: 2})
     network = logits(Na=[0.3, 0.9, 0.4], Cl=[0.7, 0.1, 0.6])
-    found = elements.settle(torch.full((3,), MASK), torch.full((3,), O), network, random=False)
+    found = elements.settle(torch.full((3,), MASK), torch.full((3,), OX), network, random=False)
     assert found.tolist() == [CL, NA, CL]
 
 
@@ -146,7 +146,7 @@ def test_mask_of_the_logits():
 def test_systems_of_the_crystals():
     elements = rules(sizes=[2, 3], systems=[["Na", "Cl"], ["B", "N", "O"]], every=True)
     found = elements.settle(torch.full((5,), MASK), torch.full((5,), TE), logits(Te=[1.0] * 5))
-    assert [set(counts) for counts in crystals(found, [2, 3])] == [{NA, CL}, {B, N, O}]
+    assert [set(counts) for counts in crystals(found, [2, 3])] == [{NA, CL}, {B, N, OX}]
 
 
 # -- where it begins --------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def test_systems_of_the_crystals():
 
 def test_a_start_keeps_what_fits_and_fixed_sites_first():
     elements = rules(sizes=[4, 4], formula={NA: 1, CL: 1})
-    x = torch.tensor([NA, NA, NA, O, CL, CL, NA, MASK])
+    x = torch.tensor([NA, NA, NA, OX, CL, CL, NA, MASK])
     fixed = torch.zeros(8, dtype=torch.bool)
     fixed[2] = True
     for seed in range(5):
@@ -212,7 +212,7 @@ def test_every_state_of_a_generation_keeps_to_the_elements(make_joint, make_samp
     conditions = make_conditions(dft_band_gap=2.0) if guidance else make_conditions()
     last, mean = sample(sampler, conditions)
     sampler._diffusion_module.score_fn = original
-    assert len(seen) == (4 if guidance else 2) * sampler.N or len(seen) == 2 * sampler.N
+    assert len(seen) >= 2 * sampler.N
     for batch in (last, mean, *seen):
         assert set(batch["atomic_numbers"].tolist()) <= {B, C, N, MASK}
     assert MASK not in mean["atomic_numbers"].tolist()
@@ -237,14 +237,22 @@ def test_every_element_with_a_model_without_descriptors(make_module, make_sample
         assert all(set(counts) == {BA, TE} for counts in crystals(batch["atomic_numbers"], SIZES))
 
 
+def test_every_element_of_the_chemical_system_of_the_conditions(make_joint, make_sampler):
+    model = make_joint()
+    sampler = make_sampler(model, constraints=held(model, every=True))
+    for system in ("Ba-Te", ["Ba", "Te"]):
+        _, mean = sample(sampler, make_conditions(chemical_system=system))
+        assert all(set(counts) == {BA, TE} for counts in crystals(mean["atomic_numbers"], SIZES))
+
+
 def test_a_composition_from_a_template_of_other_elements(make_joint, make_sampler, solids, to_batch):
     from mattergen_e.crystals.graphs import to_graph
 
     model = make_joint()
     template = Template(to_graph(solids["MgO"]), 0.3, model)
-    sampler = make_sampler(model, constraints=held(model, template=template, formula={NA: 1, O: 1}))
+    sampler = make_sampler(model, constraints=held(model, template=template, formula={NA: 1, OX: 1}))
     for batch in sample(sampler, make_conditions([2, 2, 2])):
-        assert [dict(counts) for counts in crystals(batch["atomic_numbers"], [2, 2, 2])] == [{NA: 1, O: 1}] * 3
+        assert [dict(counts) for counts in crystals(batch["atomic_numbers"], [2, 2, 2])] == [{NA: 1, OX: 1}] * 3
 
 
 def test_the_same_seed_gives_the_same_crystals(make_joint, make_sampler):

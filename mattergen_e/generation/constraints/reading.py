@@ -76,7 +76,9 @@ class Constraints:
             UserError: If they contradict it, or need one and there is none.
         """
         symbols = system.split("-") if isinstance(system, str) else system
-        return replace(self, rules=elements.within(self.rules, self.numbers, symbols, self.path))
+        found = replace(self, rules=elements.within(self.rules, self.numbers, symbols, self.path))
+        _check_sizes(found)
+        return found
 
     @cached_property
     def impossible(self) -> str | None:
@@ -145,10 +147,15 @@ class Constraints:
             return np.array(choices), np.full(len(choices), 1 / len(choices))
         weights = told if isinstance(told, dict) else NUM_ATOMS_DISTRIBUTIONS[told or default]
         kept = {n: w for n, w in weights.items() if w > 0 and self._fits(n)}
+        if not kept and max(weights) < self.least_sites:
+            raise UserError(
+                f"{self.path}: the sites need crystals of at least {self.least_sites} sites, which the "
+                f"distribution {told or default} does not have: give num_atoms."
+            )
         if not kept:
             raise UserError(
-                f"{self.path}: what is asked for needs crystals of at least {self.least_sites} sites, and the "
-                f"distribution {told or default} has no number of sites that fits: give num_atoms."
+                f"{self.path}: the distribution {told or default} has no number of sites that fits what is asked for: "
+                "give num_atoms."
             )
         share = np.array(list(kept.values()), dtype=np.float64)
         return np.array(list(kept)), share / share.sum()

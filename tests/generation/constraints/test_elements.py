@@ -110,7 +110,7 @@ def test_a_host_that_changed_is_another_request(write, tmp_path):
     assert len(digests) == 2
 
 
-NA, O, NACL = {"site": 0, "element": "Na"}, {"site": 1, "element": "O"}, {"Na": 1, "Cl": 1}
+NA, OXYGEN, NACL = {"site": 0, "element": "Na"}, {"site": 1, "element": "O"}, {"Na": 1, "Cl": 1}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ NA, O, NACL = {"site": 0, "element": "Na"}, {"site": 1, "element": "O"}, {"Na": 
         ({"composition": NACL, "elements": "Na-Cl-O", "all_elements": True}, "all_elements asks for O, which the comp"),
         ({"elements": ["B"], "sites": [NA]}, "site 0 is Na, which elements does not have"),
         ({"exclude": ["Na"], "sites": [NA]}, "site 0 is Na, which exclude forbids"),
-        ({"composition": NACL, "sites": [O]}, "site 1 is O, which the composition does not have"),
+        ({"composition": NACL, "sites": [OXYGEN]}, "site 1 is O, which the composition does not have"),
         ({"composition": NACL, "sites": [NA, {"site": 1, "element": "Na"}]}, "2 sites are fixed as Na, but 1 formula"),
         ({"composition": NACL, "num_atoms": 3}, "the composition Na1 Cl1 has 2 sites, but num_atoms gives .* 3 sites"),
         ({"composition": NACL, "num_atoms": [2, 4]}, "the composition gives crystals of 2 sites, but num_atoms of 4"),
@@ -181,7 +181,7 @@ def test_what_is_refused(read, content, words):
         ({"elements": ["B", "O"]}, "B-N", "elements has O, but the chemical system asked for is B-N"),
         ({"composition": NACL}, ["Na", "F"], "the composition has Cl, but the chemical system asked for is Na-F"),
         ({"exclude": ["O"]}, "Li-O", "exclude has O, but the chemical system"),
-        ({"sites": [O]}, "Li-F", "site 1 is O, but the chemical system asked for is Li-F"),
+        ({"sites": [OXYGEN]}, "Li-F", "site 1 is O, but the chemical system asked for is Li-F"),
         ({"all_elements": True}, None, "give elements, or a chemical_system"),
         ({"all_elements": True, "num_atoms": 2}, "Li-O-F", "for all 3 elements, but .* 2 sites"),
         ({"all_elements": True, "composition": NACL}, "Na-Cl-O", "all_elements asks for O of the chemical system"),
@@ -199,9 +199,7 @@ def test_every_element_of_the_chemical_system_that_is_asked_for(write):
 
 
 def test_numbers_of_sites_of_the_command(write):
-    with pytest.raises(
-        UserError, match=r"composition Na1 Cl1 has 2 sites, but condition_loader_partial.num_atoms .* 3"
-    ):
+    with pytest.raises(UserError, match=r"Na1 Cl1 has 2 sites, but condition_loader_partial.num_atoms gives .* 3"):
         ConditionLoader(2, 2, num_atoms=3, constraints=write(composition=NACL))
 
 
