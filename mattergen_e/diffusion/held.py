@@ -233,11 +233,16 @@ class Held:
         """Share of the diffusion time to start at; None: all of it."""
         return None if self.template is None else self.template.time
 
-    def wrap(self, steps: Mapping[str, Any]) -> dict[str, Any]:
-        """Predictors or correctors by field, those of fields with given values held."""
-        holds = {name: clamp.hold for name, clamp in self.clamped.items()}
+    def holds(self) -> dict[str, Callable[[torch.Tensor, float], torch.Tensor]]:
+        """What puts the given values of a field in place as they are at a time, by field."""
+        holds: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {n: c.hold for n, c in self.clamped.items()}
         if self.types is not None:
             holds["atomic_numbers"] = self.types.hold
+        return holds
+
+    def wrap(self, steps: Mapping[str, Any]) -> dict[str, Any]:
+        """Predictors or correctors by field, those of fields with given values held."""
+        holds = self.holds()
         return {name: HeldStep(step, holds[name]) if name in holds else step for name, step in steps.items()}
 
     def after_step(self, descriptor: Descriptor) -> Callable[..., torch.Tensor]:
