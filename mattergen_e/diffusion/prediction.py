@@ -15,6 +15,7 @@ from mattergen_e.diffusion.joint import CLEAN_TIME
 from mattergen_e.diffusion.predictors import DescriptorPredictor
 from mattergen_e.errors import UserError
 from mattergen_e.types import Graphs
+from mattergen_e.upstream.graphs import shared_graph
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,12 @@ def predict_descriptors(
     module = model.diffusion_module.eval()
     structures = structures.to(model.device)
     draws: dict[str, list[torch.Tensor]] = {name: [] for name in descriptors}
-    for _ in range(samples):
-        final = denoise_descriptors(module, structures, descriptors, steps)
-        for name, descriptor in descriptors.items():
-            draws[name].append(descriptor.result(final[name]))
+    denoiser: Any = module.model
+    with shared_graph(denoiser.gemnet):  # the structures are the same in every call
+        for _ in range(samples):
+            final = denoise_descriptors(module, structures, descriptors, steps)
+            for name, descriptor in descriptors.items():
+                draws[name].append(descriptor.result(final[name]))
     return {name: _summary(torch.stack(values)) for name, values in draws.items()}
 
 
