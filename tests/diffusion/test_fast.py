@@ -11,6 +11,7 @@ import pytest
 import torch
 from mattergen.common.utils.globals import SELECTED_ATOMIC_NUMBERS
 from mattergen.diffusion.lightning_module import DiffusionLightningModule
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import mattergen_e.diffusion.sampler as sampler_module
 from mattergen_e.crystals.graphs import to_graph
@@ -224,6 +225,53 @@ def test_a_late_template_is_nearly_itself(make_joint, make_fast, conditions, sol
     assert mean["atomic_numbers"].tolist() == [*crystal.atomic_numbers] * 2
     moved = mean["pos"].numpy() - np.tile(crystal.frac_coords, (2, 1))
     assert np.abs(moved - moved.round()).max() < 0.1
+
+
+# -- speed ------------------------------------------------------------------------------------------------------------
+
+
+class Waits(TorchDispatchMode):
+    """Collects the operations that make a host wait for its GPU: values that the host asks for, sizes by values."""
+
+    NAMES = frozenset(
+        ["_local_scalar_dense", "nonzero", "masked_select", "repeat_interleave", "bincount", "equal", "multinomial"]
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().removeprefix("aten::").split(".")[0]
+        masks = name.startswith(("index", "_index_put")) and any(
+            i is not None and i.dtype == torch.bool for a in args[1:] if isinstance(a, list | tuple) for i in a
+        )
+        if name in self.NAMES or masks:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+def test_between_two_network_calls_the_host_waits_for_nothing(model, make_fast, conditions, constrained):
+    held = Held(types=FixedTypes({1: 27}), clamped={"bader_charge": clamp({0: 1.25})}) if constrained else None
+    sampler = make_fast(model, 4, constraints=held)
+    kept = {}
+
+    def caught(batch, score, rows, before, after):
+        kept.update(batch=batch, score=score, rows=rows)
+        return FastSampler._moved(sampler, batch, score, rows, before, after)
+
+    sampler._moved = caught
+    sample(sampler, conditions())
+    with Waits() as waits:
+        FastSampler._moved(sampler, **kept, before=0.5, after=0.25)
+        sampler.guard.score(
+            kept["score"], {n: sampler._rows(n, kept["batch"]) for n in ("pos", "cell", "bader_charge")}
+        )
+    assert waits.found == []
+    with Waits() as waits:
+        bool(kept["batch"]["pos"][kept["batch"]["pos"] > 0.5].any())
+    assert {"index", "_local_scalar_dense"} <= set(waits.found)  # so such things are seen
 
 
 # -- constraints of descriptors ---------------------------------------------------------------------------------------
