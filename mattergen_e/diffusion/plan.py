@@ -15,6 +15,8 @@ from mattergen_e.errors import UserError
 #: Where `sampler_partial` does not say: chosen on a validation seed, see docs/sampling.md.
 ETA = 16.0
 POWER = 1.5
+#: Smallest share of the diffusion time that a step may begin at: below, single precision does not tell noise from none.
+LEAST = 1e-4
 #: Key of `eta` for the fields that are not named.
 DEFAULT = "default"
 #: Settings of MatterGen's sampler that have no meaning beside a number of calls.
@@ -46,7 +48,7 @@ class Plan:
         """The times from a share of the diffusion time on, which comes first; None: all."""
         if share is None or share >= 1:
             return self.times
-        return (share, *(t for t in self.times if t < share * (1 - 1e-6)))
+        return (share, *(t for t in self.times if t < share * (1 - 1e-6)))  # a template's share is far above `LEAST`
 
     def record(self) -> dict[str, Any]:
         """What a resumed run must have in common with the run that it resumes, as JSON."""
@@ -78,6 +80,12 @@ def read_plan(sampler: Mapping[str, Any], fields: Collection[str]) -> Plan | Non
     return Plan(_times(_plain(sampler.get("times")), steps), _eta(_plain(sampler.get("eta")), fields))
 
 
+def times_by_power(steps: int, power: float) -> tuple[float, ...]:
+    """Shares of the diffusion time from 1 to 0, the equal ones to a power; none but the last is below `LEAST`."""
+    times = [(1 - i / steps) ** power for i in range(steps)]
+    return (*(times if times[-1] >= LEAST else (LEAST + (1 - LEAST) * t for t in times)), 0.0)
+
+
 def _plain(value: Any) -> Any:
     """A list or mapping of Hydra's as one of Python's."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
@@ -98,12 +106,17 @@ def _times(asked: Any, steps: int) -> tuple[float, ...]:
                 f"sampler_partial.times is {asked}: give a positive power (1: equal steps, above: shorter ones at the "
                 "end), or a list of times that descend from 1 to 0."
             )
-        return tuple((1 - i / steps) ** power for i in range(steps + 1))
-    times = [_number(t) for t in asked]
-    numbers = [t for t in times if t is not None]
-    descending = len(numbers) == len(times) and all(first > second for first, second in pairwise(numbers))
+        times = times_by_power(steps, power)
+        if any(first <= second * (1 + 1e-6) for first, second in pairwise(times)):
+            raise UserError(f"sampler_partial.times is {asked}: {steps} such times fall together: give less.")
+        return times
+    given = [_number(t) for t in asked]
+    numbers = [t for t in given if t is not None]
+    descending = len(numbers) == len(given) and all(first > second for first, second in pairwise(numbers))
     if not descending or len(numbers) < 2 or numbers[0] != 1 or numbers[-1] != 0:
         raise UserError(f"sampler_partial.times is {[*asked]}: give times that descend from 1 to 0.")
+    if numbers[-2] < LEAST:
+        raise UserError(f"sampler_partial.times has {numbers[-2]:g} near the end: give no time below {LEAST:g} but 0.")
     if len(numbers) != steps + 1:
         raise UserError(
             f"sampler_partial.times has {len(numbers)} times, which is {len(numbers) - 1} steps, but "

@@ -13,6 +13,7 @@ from mattergen.diffusion.lightning_module import DiffusionLightningModule
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.fields import STRUCTURE_TIME
 from mattergen_e.diffusion.joint import CLEAN_TIME
+from mattergen_e.diffusion.plan import times_by_power
 from mattergen_e.diffusion.predictors import DescriptorPredictor
 from mattergen_e.errors import UserError
 from mattergen_e.types import Graphs
@@ -94,7 +95,7 @@ def denoise_descriptors(
         **{STRUCTURE_TIME: torch.full((n_crystals,), CLEAN_TIME, device=device)},
     )
     mean = x
-    times = [end * (1 - i / steps) ** power for i in range(steps + 1)]
+    times = [end * share for share in times_by_power(steps, power)]
     for before, after in pairwise(times):
         t, dt = torch.full((n_crystals,), before, device=device), torch.tensor(after - before, device=device)
         score = module.score_fn(x, t)

@@ -62,7 +62,7 @@ def advance(
         end = process.wrap(x0) if hasattr(process, "wrap") else x0
         return end, end
     alpha_s, sigma_s = process.mean_coeff_and_std(x=x, t=s, batch_idx=batch_idx, batch=batch)
-    h = torch.log(sigma_t * alpha_s / (sigma_s * alpha_t))
+    h = torch.log(sigma_t * alpha_s / (sigma_s * alpha_t)).clamp(min=0)  # rounding, in tiny steps
     kept, fresh = renewal(h, eta)
     mean = alpha_s * x0 + (1 - alpha_s) * mu + sigma_s * kept * eps
     sample = mean + sigma_s * fresh * noise_like(sde, x)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 
 import pytest
+import torch
+from mattergen.diffusion.corruption.sde_lib import VPSDE
 from omegaconf import OmegaConf
 
 from mattergen_e.diffusion.plan import read_plan
@@ -32,6 +35,20 @@ def test_times_by_power_and_by_list():
     assert plan(steps=1).times == (1.0, 0.0)
     made = plan(steps=50)
     assert made.steps == 50 and made.times[25] == pytest.approx(0.5**1.5)
+
+
+@pytest.mark.parametrize(("steps", "power"), [(1000, 1.5), (1000, 3), (200, 4), (3, 20)])
+def test_no_step_begins_where_single_precision_sees_no_noise(steps, power):
+    """Noise of the variance-preserving process at the smallest time, in single and in double precision."""
+    times = plan(steps=steps, times=power).times
+    assert times[0] == 1.0 and times[-1] == 0.0 and len(times) == steps + 1
+    assert all(first > second for first, second in pairwise(times))
+    sde = VPSDE()
+    single, double = (
+        float(sde.mean_coeff_and_std(x=torch.zeros(1, dtype=d), t=torch.tensor([times[-2]], dtype=d))[1])
+        for d in (torch.float32, torch.float64)
+    )
+    assert single == pytest.approx(double, rel=0.02)
 
 
 def test_eta_of_all_fields_and_by_field():
@@ -62,11 +79,13 @@ def test_a_start_on_the_way():
         ({"steps": 5, "eta": {"cell": -2}}, "sampler_partial.eta.cell is -2: give a number from 0"),
         ({"steps": 5, "eta": {"charge": 2}}, "eta names 'charge', which this model does not generate: it generates"),
         ({"steps": 5, "times": 0}, "times is 0: give a positive power"),
+        ({"steps": 40, "times": 8}, "times is 8: 40 such times fall together: give less"),
         ({"steps": 5, "times": "slow"}, "times is slow: give a positive power"),
         ({"steps": 2, "times": [1, 0.5, 0.6]}, r"times is \[1, 0.5, 0.6\]: give times that descend from 1 to 0"),
         ({"steps": 2, "times": [0.9, 0.5, 0]}, "give times that descend from 1 to 0"),
         ({"steps": 2, "times": [1, 0.5, 0.1]}, "give times that descend from 1 to 0"),
         ({"steps": 2, "times": [1, 1, 0]}, "give times that descend from 1 to 0"),
+        ({"steps": 2, "times": [1, 1e-6, 0]}, "times has 1e-06 near the end: give no time below 0.0001 but 0"),
         ({"steps": 5, "times": [1, 0.5, 0]}, "has 3 times, which is 2 steps, but sampler_partial.steps is 5: set st"),
         ({"steps": 5, "N": 200}, "sampler_partial.N is of MatterGen's sampler: leave it out, or set steps to null"),
         ({"steps": 5, "eps_t": 0.1}, "sampler_partial.eps_t is of MatterGen's sampler"),
