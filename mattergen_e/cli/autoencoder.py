@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from enum import StrEnum
 from pathlib import Path
@@ -98,7 +97,6 @@ def evaluate(
     from mattergen_e.quiet import quiet
 
     with quiet():
-        from mattergen_e.journal import write_output
         from mattergen_e.networks.autoencoder import evaluation
         from mattergen_e.networks.autoencoder.folder import load
 
@@ -114,11 +112,9 @@ def evaluate(
         f"{shown['largest_deviation']}, largest absolute value {shown['largest']}."
     )
     if out is not None:
-        write_output(out, json.dumps(found.to_json(), indent=2).encode() + b"\n")
+        out.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")
     if figure is not None:
-        content = io.BytesIO()
-        evaluation.draw(found, autoencoder).savefig(content, dpi=200, format=figure.suffix[1:].lower())
-        write_output(figure, content.getvalue(), "choose another --figure")
+        evaluation.draw(found, autoencoder).savefig(figure, dpi=200)
 
 
 def check_device(device: Device) -> str:

@@ -83,6 +83,10 @@ def _render(comparison: Comparison, wanted: Format) -> str:
 
 
 def _write(out: Path, text: str) -> None:
-    from mattergen_e.journal import write_output
+    from mattergen_e.files import replacing
 
-    write_output(out, text.encode())
+    try:
+        with replacing(out) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}): choose another --out.") from None

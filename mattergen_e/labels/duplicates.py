@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from mattergen_e.crystals.dictionary import read_dictionary
 from mattergen_e.labels.folder import LabelStore, Outcome
-from mattergen_e.labels.method import of_label
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -21,7 +20,7 @@ ANGLE_TOLERANCE = 1.0  # degrees
 
 
 def find_duplicates(store: LabelStore, outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Mark every crystal that is the same as an earlier one of the same functional.
+    """Mark every crystal that is the same as an earlier one.
 
     Args:
         store: Of the labels.
@@ -33,13 +32,12 @@ def find_duplicates(store: LabelStore, outcomes: Sequence[Outcome]) -> list[Outc
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     matcher = StructureMatcher(LENGTH_TOLERANCE, POSITION_TOLERANCE, ANGLE_TOLERANCE, primitive_cell=True, scale=False)
-    groups: dict[tuple[str, str], list[tuple[str, Structure]]] = defaultdict(list)
+    groups: dict[str, list[tuple[str, Structure]]] = defaultdict(list)
     marked = []
     for outcome in outcomes:
         if outcome.reason is None:
-            line = store.read(outcome.id)["label"]
-            structure = read_dictionary(line["structure"])
-            group = groups[structure.composition.reduced_formula, of_label(line).functional]
+            structure = read_dictionary(store.read(outcome.id)["label"]["structure"])
+            group = groups[structure.composition.reduced_formula]
             same = next((name for name, other in group if matcher.fit(structure, other)), None)
             if same is None:
                 group.append((outcome.id, structure))

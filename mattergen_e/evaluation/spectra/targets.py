@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mattergen_e.errors import UserError, first_problem
-from mattergen_e.limits import load_yaml
 from mattergen_e.spectra.grid import TOTAL_GRID, EnergyGrid
 from mattergen_e.targets.targets import Request, file_name, read_target
 
@@ -109,7 +108,7 @@ def parse_request(text: str | None) -> dict[str, Any] | None:
     import yaml
 
     try:
-        found = load_yaml(text)
+        found = yaml.safe_load(text)
     except yaml.YAMLError:
         found = None
     if not isinstance(found, dict):
