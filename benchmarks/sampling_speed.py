@@ -170,7 +170,7 @@ def judged(arguments: argparse.Namespace, model: Any, structures: list[Structure
         row |= {"max force eV/Å": median(largest), "< 1 eV/Å %": share(int((largest < 1).sum()), asked)}
     for name, descriptor in getattr(model, "descriptors", {}).items():
         if descriptor.dim == 1 and descriptor.place == "site":
-            row[f"|gen - pred| {name}"] = median(disagreement(model, apart, name))
+            row[f"gen - pred {name}"] = median(disagreement(model, apart, name))
     if arguments.reference is not None:
         row |= evaluated(folder, arguments)
     return row
@@ -184,12 +184,14 @@ def evaluated(folder: Path, arguments: argparse.Namespace) -> Row:
     relaxation = RelaxSettings(steps=arguments.relax_steps)
     result = evaluate(folder, arguments.reference, relaxation=relaxation, jobs=arguments.jobs, progress=False).summary
     rates = {
-        name.upper() + " %": share(result["rates"][name]["count"], result["rates"][name]["of"])
+        name.upper() + " %": share(result["rates"][name]["count"], result["rates"][name]["total"])
         for name in ("un", "sun", "vsun")
         if result["rates"][name]["count"] is not None
     }
-    rmsd, hull = (result["relaxation"][name]["median"] for name in ("rmsd", "energy_above_hull"))
-    return rates | {"RMSD Å": f"{rmsd:.3f}", "hull eV/atom": f"{hull:.3f}"}
+    for column, name in (("RMSD Å", "rmsd"), ("hull eV/atom", "energy_above_hull")):
+        value = result["relaxation"][name]["median"]
+        rates[column] = "-" if value is None else f"{value:.3f}"
+    return rates
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------
