@@ -54,6 +54,7 @@ class MatterGenESearchPath(SearchPathPlugin):
         kind = _kind(main.path if main is not None else None)
         if main is not None and main.path is not None:
             folder = os.path.realpath(main.path.removeprefix("file://"))
+            upstream.check_at_the_door(folder)
             for piece in upstream.package_data():  # an application's own folder is never replaced
                 if not piece.present and os.path.realpath(piece.path) == folder:
                     main.path = f"file://{piece.carried}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -21,6 +21,25 @@ def stdout() -> Console:
 def stderr() -> Console:
     """For progress and problems."""
     return Console(stderr=True)
+
+
+#: Problems that are named one by one.
+MOST_NAMED = 50
+
+
+def name_left_out(problems: Sequence[str]) -> None:
+    """Says at the end what was left out, and why.
+
+    Args:
+        problems: A sentence for each.
+    """
+    if problems:
+        console = stderr()
+        console.print(f"{len(problems)} left out:", highlight=False)
+        for problem in problems[:MOST_NAMED]:
+            console.print(f"  {problem}", highlight=False, markup=False, soft_wrap=True)
+        if len(problems) > MOST_NAMED:
+            console.print(f"  and {len(problems) - MOST_NAMED} more", highlight=False)
 
 
 def accuracy_tables(results: Iterable[Accuracy], elements: int = 12) -> list[Table]:

@@ -17,6 +17,7 @@ from mattergen_e.data.build import build_cache, check_options, read_ids
 from mattergen_e.data.cache import MANIFEST_NAME, Manifest
 from mattergen_e.data.collect import Dropped
 from mattergen_e.errors import UserError
+from mattergen_e.labels.method import told
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -72,6 +73,13 @@ def build(
         list[Path] | None,
         typer.Option(help="Leave out the ids of this file: one per line, or a structure_id.npy; repeat for more."),
     ] = None,
+    functional: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Take labels of this functional alone, e.g. PBE or HSE06; repeat for more."),
+    ] = None,
+    mix_functionals: Annotated[
+        bool, typer.Option("--mix-functionals", help="Take labels of several functionals as one data set.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad entry.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing data set.")] = False,
     jobs: Annotated[
@@ -98,7 +106,17 @@ def build(
     check_options(sources, out, **options)
     files, failed = label_calculations(sources, out.parent / f"{out.name}.labels", jobs=jobs)
     dropped = [Dropped(o.id, o.origin, o.reason, o.sentence) for o in failed if o.reason is not None]
-    manifest = build_cache(files, out, **options, seed=seed, strict=strict, exclude_ids=excluded, dropped=dropped)
+    manifest = build_cache(
+        files,
+        out,
+        **options,
+        seed=seed,
+        strict=strict,
+        exclude_ids=excluded,
+        functionals=functional or (),
+        mix_functionals=mix_functionals,
+        dropped=dropped,
+    )
     show(manifest, out, Console())
 
 
@@ -139,6 +157,11 @@ def show(manifest: Manifest, out: Path, console: Console) -> None:
     skipped = [name for name, info in manifest.properties.items() if not info.written]
     if skipped:
         console.print(f"Not stored, because some crystals lack it: {', '.join(skipped)}", highlight=False)
+    if manifest.functionals:
+        counts = told(manifest.functionals, manifest.spin_polarised)
+        console.print(f"Functionals: {counts}", highlight=False, markup=False)
+    for warning in manifest.warnings:
+        console.print(f"Warning: {warning}", style="yellow", highlight=False, markup=False)
     if manifest.excluded:
         console.print(f"Left out by --exclude-ids: {manifest.excluded:,}", highlight=False)
     if manifest.dropped:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mattergen_e.cli.settings import Trust
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -26,6 +28,7 @@ def doctor(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable findings.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Check the installation, and whether it can load a trained model.
 

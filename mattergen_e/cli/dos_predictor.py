@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mattergen_e.cli.autoencoder import Device, DeviceOption, check_device
-from mattergen_e.cli.settings import read_settings
+from mattergen_e.cli.settings import Trust, read_settings
 from mattergen_e.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def train(
     device: DeviceOption = Device.auto,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a training in the folder.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Train on the `train` split; the best epoch on `val` is kept."""
     from mattergen_e.quiet import quiet
@@ -100,6 +101,7 @@ def evaluate(
     from mattergen_e.quiet import quiet
 
     with quiet():
+        from mattergen_e.journal import write_output
         from mattergen_e.networks.predictor import evaluation
         from mattergen_e.networks.predictor.folder import load
 
@@ -108,7 +110,7 @@ def evaluate(
     for table in tables(found):
         stdout().print(table)
     if out is not None:
-        out.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")
+        write_output(out, json.dumps(found.to_json(), indent=2).encode() + b"\n")
 
 
 @app.command()
@@ -122,21 +124,30 @@ def predict(
     device: DeviceOption = Device.auto,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
 ) -> None:
-    """Predict the spectra of structures: of each site, and of the crystal per atom."""
+    """Predict the spectra of structures: of each site, and of the crystal per atom.
+
+    What cannot be read or predicted is left out, and named at the end.
+    """
+    from mattergen_e.cli.console import name_left_out
     from mattergen_e.quiet import quiet
 
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists: choose another --out or add --overwrite.")
     with quiet():
-        from mattergen_e.crystals.reading import read_structures
+        from mattergen_e.crystals.reading import read_readable
         from mattergen_e.networks.predictor.folder import load
-        from mattergen_e.networks.predictor.output import predict_structures, write_spectra
+        from mattergen_e.networks.predictor.output import predict_structures, usable, write_spectra
 
         predictor = load(folder, check_device(device))
-        named = read_structures(structures)
+        read, problems = read_readable(structures)
+        named, unusable = usable(predictor, read)
+        problems += unusable
+        if not named:
+            raise UserError(f"no structure can be predicted: {problems[0]}")
         spectra = predict_structures(predictor, named, batch_size=batch_size, progress=True)
     write_spectra(out, spectra, predictor)
     typer.echo(f"Spectra of {len(spectra)} structures written to {out}")
+    name_left_out(problems)
 
 
 @app.command()

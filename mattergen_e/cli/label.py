@@ -73,12 +73,13 @@ def read_settings(path: Path | None, average_equivalent: bool, allow_unconverged
     from pydantic import ValidationError
 
     from mattergen_e.labels.settings import LabelSettings
+    from mattergen_e.limits import read_yaml
 
     given = {}
     if path is not None:
         try:
-            given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            given = read_yaml(path) or {}
+        except (OSError, yaml.YAMLError) as error:
             raise UserError(f"{path} cannot be read as YAML ({' '.join(str(error).split())}).") from error
     try:
         read = LabelSettings.model_validate(given)
@@ -99,8 +100,14 @@ def show(summary: Summary, out: Path, console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from mattergen_e.labels.method import told
+
     reused = f", {summary.reused:,} of them from before" if summary.reused else ""
     console.print(f"{summary.labelled:,} of {len(summary.outcomes):,} calculations labelled{reused}.", highlight=False)
+    if summary.functionals:
+        console.print(
+            f"Functionals: {told(summary.functionals, summary.spin_polarised)}", highlight=False, markup=False
+        )
     if summary.failed:
         table = Table("reason", "calculations", "example", title="without labels", title_justify="left")
         for reason, outcomes in summary.failed.items():

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from mattergen_e.cli.settings import Trust
 from mattergen_e.errors import UserError
 
 ModelPath = Annotated[
@@ -31,22 +32,30 @@ def predict(
     batch_size: BatchSize = 64,
     seed: Seed = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
+    trust: Trust = False,
 ) -> None:
-    """Predict the descriptors of given structures with a joint model: mean and spread per site."""
+    """Predict the descriptors of given structures with a joint model: mean and spread per site.
+
+    What cannot be read or predicted is left out, and named at the end.
+    """
     from rich.progress import track
 
-    from mattergen_e.cli.console import stderr
+    from mattergen_e.cli.console import name_left_out, stderr
     from mattergen_e.quiet import quiet
 
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists: choose another --out or add --overwrite.")
     with quiet():
-        from mattergen_e.crystals.reading import read_structures
+        from mattergen_e.crystals.reading import read_readable
         from mattergen_e.prediction import run
         from mattergen_e.upstream.models import load_model
 
-        named = read_structures(structures)
+        read, problems = read_readable(structures)
         model = load_model(model_path)
+        named, unusable = run.usable(model, read)
+    problems += unusable
+    if not named:
+        raise UserError(f"no structure can be predicted: {problems[0]}")
     beside, descriptors = run.spectra_path(out), getattr(model, "descriptors", {}).values()
     if (
         beside.exists()
@@ -58,6 +67,7 @@ def predict(
     shown = track(predictions, description="Predicting", total=len(named), console=stderr())
     count = run.write_predictions(out, shown)
     typer.echo(f"{count} structures written to {out}")
+    name_left_out(problems)
 
 
 def accuracy(
@@ -70,12 +80,14 @@ def accuracy(
     limit: Annotated[int | None, typer.Option(help="First so many crystals only.", min=1)] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    trust: Trust = False,
 ) -> None:
     """Measure how well a joint model predicts descriptors, beside the element-mean baseline."""
     from mattergen_e.cli.console import accuracy_tables, stdout
     from mattergen_e.quiet import quiet
 
     with quiet():
+        from mattergen_e.journal import write_output
         from mattergen_e.prediction.accuracy import measure, measure_file
         from mattergen_e.upstream.models import load_model
 
@@ -91,4 +103,4 @@ def accuracy(
     for table in accuracy_tables(results):
         stdout().print(table)
     if out is not None:
-        out.write_text(json.dumps([asdict(r) for r in results], indent=2) + "\n")
+        write_output(out, json.dumps([asdict(r) for r in results], indent=2).encode() + b"\n")

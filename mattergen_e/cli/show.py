@@ -44,10 +44,16 @@ def tables(summary: CacheSummary) -> list[Any]:
     """What is printed: rich tables and texts."""
     from rich.markup import escape
 
+    from mattergen_e.labels.method import told
+
     integrals = (spectra.integrals for spectra in summary.spectra)
     sites = (values.total for values in summary.site_values)
     distributions = _distributions((summary.sizes, *summary.properties, *sites, *integrals))
     parts: list[Any] = [_counts(summary), _periodic_table(summary), distributions]
+    if summary.manifest.functionals:
+        counts = told(summary.manifest.functionals, summary.manifest.spin_polarised)
+        parts.insert(1, f"Functionals: {escape(counts)}")
+    parts += [f"Warning: {escape(text)}" for text in summary.manifest.warnings]
     parts += [f"{escape(name)}: {count:,} different texts" for name, count in summary.texts.items()]
     parts += [_by_element(values.total, values.elements) for values in summary.site_values]
     if summary.outliers:

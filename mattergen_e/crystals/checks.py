@@ -32,8 +32,10 @@ REASONS = {
     "site_count_mismatch": "the number of values is not that of the sites",
     "nan_values": "values are known for a part of the sites only, or are no finite numbers",
     "not_neutral": "the charges do not add up to zero",
+    "bad_charge": "a charge is beyond what its element can lose or take",
     "grid_mismatch": "the values are not on the grid that was declared",
     "grid_not_aligned": "the grid of the file has no points in common with a grid of the reduced cell",
+    "other_functional": "the label is of another functional than the one that was asked for",
     "not_aligned": "sites cannot be followed into the reduced cell, or joined sites disagree",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import zipfile
@@ -15,15 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
+from mattergen_e.crystals import cif
 from mattergen_e.crystals.alignment import reduce_cell
 from mattergen_e.crystals.checks import EntryError, check_cell, check_lattice
-from mattergen_e.crystals.dictionary import split_dictionary
+from mattergen_e.crystals.dictionary import ISOTOPES, read_lattice, split_dictionary
 from mattergen_e.errors import UserError, brief
+from mattergen_e.limits import open_npz
 
 ID_KEYS = ("material_id", "id")
 SPLITS = ("train", "val", "test")
 TEXT_PROPERTIES = frozenset({"space_group", "chemical_system"})
 MAX_TEXT = 200
+#: What crystals can have, generously: gaps in eV (solid helium: about 20), energies in eV per atom.
+PROPERTY_BOUNDS = {
+    "dft_band_gap": (0.0, 30.0),
+    "formation_energy_per_atom": (-20.0, 100.0),
+    "energy_above_hull": (-20.0, 100.0),
+    "hhi_score": (0.0, 10_000.0),
+}
 
 
 def read_id(fields: dict[str, Any]) -> str:
@@ -42,10 +52,10 @@ def read_id(fields: dict[str, Any]) -> str:
 
 
 def read_cif(text: str) -> Structure:
-    """Read a CIF exactly as MatterGen does: the first structure, primitive and reduced.
+    """Read a CIF and reduce it to the primitive cell, to the same numbers as MatterGen does.
 
     Args:
-        text: The CIF.
+        text: The CIF, of one crystal.
 
     Returns:
         The structure.
@@ -53,14 +63,13 @@ def read_cif(text: str) -> Structure:
     Raises:
         EntryError: With reason missing_structure, broken_cif or absurd_cell.
     """
-    from pymatgen.io.cif import CifParser
-
     if not text.strip():
         raise EntryError("missing_structure", "the column 'cif' is empty")
     try:
-        parsed = CifParser.from_str(text).parse_structures(primitive=False, on_error="ignore")[0]
+        parsed = cif.read_text(text, thirds=True)
     except Exception as error:
-        raise EntryError("broken_cif", f"the CIF cannot be read ({brief(error)})") from error
+        words = str(error) if isinstance(error, ValueError) else brief(error)
+        raise EntryError("broken_cif", f"the CIF cannot be read: {words[:300]}") from error
     check_cell(parsed)
     return reduce_cell(parsed)
 
@@ -92,7 +101,8 @@ def read_structure(fields: dict[str, Any]) -> tuple[Structure, dict[str, list[An
         )
     cell = np.asarray(fields["cell"], dtype=float)
     check_lattice(cell, len(species))
-    return Structure(Lattice(cell), species, positions, coords_are_cartesian=True), {}
+    elements = [ISOTOPES.get(one, one) if isinstance(one, str) else one for one in species]
+    return Structure(Lattice(cell), elements, positions, coords_are_cartesian=True), {}
 
 
 def _from_dictionary(given: dict[str, Any]) -> tuple[Structure, dict[str, list[Any]]]:
@@ -101,7 +111,7 @@ def _from_dictionary(given: dict[str, Any]) -> tuple[Structure, dict[str, list[A
         raise EntryError(
             "missing_structure", "'structure' is not a pymatgen dictionary: 'lattice' or 'sites' not given"
         )
-    check_lattice(Lattice.from_dict(given["lattice"]).matrix, len(sites))
+    check_lattice(read_lattice(given["lattice"]).matrix, len(sites))
     structure, properties = split_dictionary({"lattice": given["lattice"], "sites": sites})
     return structure, properties
 
@@ -119,10 +129,7 @@ def read_site_values(name: str, raw: Any) -> NDArray[np.float64]:
     Raises:
         EntryError: With reason nan_values or site_count_mismatch.
     """
-    try:
-        values = np.array(raw, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise EntryError("nan_values", f"{name} is not an array of numbers ({brief(error)})") from error
+    values = _plain_numbers(name, raw)
     if values.ndim not in (1, 2):
         raise EntryError("site_count_mismatch", f"{name} has the shape {values.shape}, expected one row per site")
     return values[:, None] if values.ndim == 1 else values
@@ -142,11 +149,26 @@ def read_crystal_value(name: str, raw: Any, n_axes: int = 1) -> NDArray[np.float
     Raises:
         EntryError: With reason nan_values.
     """
+    values = _plain_numbers(name, raw)
+    return values[..., None] if values.ndim == n_axes - 1 else values
+
+
+def _plain_numbers(name: str, raw: Any) -> NDArray[np.float64]:
+    """Nested lists as an array; what is no number is refused, though NumPy would make one of it: true, "0.8"."""
+    odd = _no_number(raw)
+    if odd is not None:
+        raise EntryError("nan_values", f"{name} is not an array of numbers: it holds {json.dumps(odd)[:40]}")
     try:
-        values = np.array(raw, dtype=np.float64)
+        return np.array(raw, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise EntryError("nan_values", f"{name} is not an array of numbers ({brief(error)})") from error
-    return values[..., None] if values.ndim == n_axes - 1 else values
+
+
+def _no_number(raw: Any) -> bool | str | None:
+    """The first boolean or text in nested lists."""
+    if isinstance(raw, list | tuple):
+        return next((odd for item in raw if (odd := _no_number(item)) is not None), None)
+    return raw if isinstance(raw, bool | str) else None
 
 
 def read_label_arrays(folder: Path, name: Any) -> dict[str, NDArray[np.float64]]:
@@ -168,7 +190,7 @@ def read_label_arrays(folder: Path, name: Any) -> dict[str, NDArray[np.float64]]
     if not path.is_relative_to(folder.resolve()):
         raise EntryError("broken_entry", f"the arrays {str(name)[:80]!r} are outside the folder of the labels")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open_npz(path) as arrays:
             return {key: np.asarray(arrays[key], dtype=np.float64) for key in arrays.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise EntryError("broken_entry", f"the arrays {str(name)[:80]!r} cannot be read ({brief(error)})") from error
@@ -211,8 +233,11 @@ def read_property(name: str, value: Any) -> float | str:
         number = math.nan if value is None or empty else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.inf
-    if math.isinf(number):
+    if math.isinf(number) or isinstance(value, bool):
         raise EntryError("bad_property", f"{name} is {str(value)[:40]!r}, expected a finite number or nothing")
+    low, high = PROPERTY_BOUNDS.get(name, (-math.inf, math.inf))
+    if number < low or number > high:
+        raise EntryError("bad_property", f"{name} is {number:g}, outside of {low:g} to {high:g}: check column and unit")
     return number
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 REASONS = {
@@ -11,8 +12,10 @@ REASONS = {
     "other_structure": "two files of one calculation hold different crystals, or another order of the sites",
     "not_collinear": "the calculation is non-collinear",
     "not_converged": "the electronic steps did not converge",
+    "charged": "the cell is charged",
     "no_valence": "the number of valence electrons is not known",
     "not_neutral": "the charges do not add up to zero",
+    "bad_charge": "a charge is beyond what its element can lose or take",
     "electrons_missing": "the integrated density does not hold all electrons",
     "sites_differ": "symmetry-equivalent sites have different charges",
     "maximum_off_atom": "a basin of the density has its maximum away from every atom",
@@ -59,3 +62,19 @@ class Finding:
     reason: str
     sentence: str
     refused: bool = False
+
+
+def nothing_left(findings: Sequence[Finding], otherwise: str) -> str:
+    """Why nothing can be learned: what was said against each part, the parts that weigh most first.
+
+    Args:
+        findings: Of a calculation.
+        otherwise: What is said where no part was refused.
+    """
+    refused = sorted((f for f in findings if f.refused), key=lambda f: _WEIGHT.get(f.part, len(_WEIGHT)))
+    told = dict.fromkeys(finding.sentence for finding in refused)
+    return f"nothing can be learned from it: {'; '.join(told) or otherwise}"
+
+
+#: Parts by what they decide.
+_WEIGHT = {part: i for i, part in enumerate(("calculation", "total_dos", "atomic_dos", "bader", "band_gap"))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,27 @@ def reduce_named(named: NamedStructure, known: frozenset[int], cutoff: float) ->
     if neighbours.max() < 2:  # neither pairs nor triplets of sites: MatterGen's network has nothing to work on
         raise UserError(f"structure '{named.id}' has no neighbours within the {cutoff:g} angstrom that the model sees.")
     return cell, site_map
+
+
+def usable(
+    named: Iterable[NamedStructure], known: frozenset[int], cutoff: float
+) -> tuple[list[NamedStructure], list[str]]:
+    """Structures that a network can take, and for each of the others a sentence that says why not.
+
+    Args:
+        named: Structures.
+        known: Atomic numbers that MatterGen knows.
+        cutoff: How far the network sees, Å.
+    """
+    found, problems = [], []
+    for one in named:
+        try:
+            reduce_named(one, known, cutoff)
+        except UserError as error:
+            problems.append(str(error))
+        else:
+            found.append(one)
+    return found, problems
 
 
 def structure_rows(name: str, batch: Graphs) -> torch.Tensor:

@@ -30,6 +30,7 @@ class Quantity:
         frame: See `Frame`.
         spectrum: Whether a row is a curve: deviations are then compared by area.
         sums_to_zero: Whether the values of a crystal's sites add up to zero, as charges do.
+        charge_slack: Of net charges: how far they may go beyond the valence of their element, e; None: no charges.
         merge_tolerance: Largest deviation from the mean of values of sites that become one when the cell is reduced;
             None: what the command says.
         check: Raises an `EntryError` where values (n_rows, dim) of one crystal make no sense.
@@ -43,5 +44,6 @@ class Quantity:
     frame: Frame = "scalar"
     spectrum: bool = False
     sums_to_zero: bool = False
+    charge_slack: float | None = None
     merge_tolerance: float | None = None
     check: Callable[[NDArray[np.floating]], None] | None = None

@@ -17,17 +17,21 @@ All but `sites/`, `crystals/`, `grids/` and the manifest is MatterGen's own layo
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from mattergen_e.crystals.quantity import Place, Quantity
 from mattergen_e.errors import UserError, first_problem
+from mattergen_e.files import check_name
+from mattergen_e.limits import read_npy
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -97,10 +101,21 @@ class DroppedEntry(_Model):
     sentence: str
 
 
+def _simple(names: dict[str, Any]) -> dict[str, Any]:
+    for name in names:
+        check_name(name)
+    return names
+
+
+#: By the name of a folder or of a file in the cache.
+type ByName[T] = Annotated[dict[str, T], AfterValidator(_simple)]
+
+
 class Manifest(_Model):
     """What a cache holds and where it comes from.
 
     `processing` holds, by name of the value, the settings that its labels were made with: grid, smearing, tolerances.
+    `functionals` counts the crystals by the functional of their labels; of older versions it is empty.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -109,12 +124,15 @@ class Manifest(_Model):
     created: datetime
     settings: dict[str, Any]
     sources: list[SourceFile]
-    splits: dict[str, SplitInfo]
-    site_values: dict[str, SiteValue]
-    crystal_values: dict[str, SiteValue] = Field(default_factory=dict)
-    grid_values: dict[str, SiteValue] = Field(default_factory=dict)
+    splits: ByName[SplitInfo]
+    site_values: ByName[SiteValue]
+    crystal_values: ByName[SiteValue] = Field(default_factory=dict)
+    grid_values: ByName[SiteValue] = Field(default_factory=dict)
     processing: dict[str, Any] = Field(default_factory=dict)
-    properties: dict[str, PropertyInfo]
+    properties: ByName[PropertyInfo]
+    functionals: dict[str, int] = Field(default_factory=dict)
+    spin_polarised: int = Field(default=0, ge=0)
+    warnings: list[str] = Field(default_factory=list)
     excluded: int = Field(default=0, ge=0)
     dropped_by_reason: dict[str, int]
     dropped: list[DroppedEntry]
@@ -156,6 +174,15 @@ def load_manifest(path: str | Path) -> Manifest:
         ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
+
+
+def is_cache(folder: str | Path) -> bool:
+    """Whether a folder was written by `mattergen-e data build`, whatever became of its arrays."""
+    try:
+        found = json.loads((Path(folder) / MANIFEST_NAME).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"mattergen_e_version", "splits"} <= found.keys()
 
 
 def open_sites(split_dir: str | Path, name: str) -> NDArray[np.float32]:
@@ -264,22 +291,64 @@ def list_sites(split_dir: str | Path) -> list[str]:
 
 
 def load_array(path: str | Path, mmap: bool = True) -> NDArray[Any]:
-    """Load an array of a cache without ever unpickling.
+    """Load an array of a cache without ever unpickling, and compare it with the manifest, if that tells its hash.
 
     Raises:
-        UserError: If the file is missing or is not a plain array.
+        UserError: If the file is missing, is not a plain array, or is not the one that was built.
     """
     try:
-        return np.asarray(np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False))
+        array = np.asarray(read_npy(path, mmap))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: build the cache with 'mattergen-e data build'.") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a plain array ({error}): build the cache anew.") from error
+    check_bytes(Path(path).with_suffix(""), array)
+    return array
+
+
+def check_bytes(path: Path, array: NDArray[Any]) -> None:
+    """Compares what was read from a split with the manifest of the cache; each file once in a process.
+
+    Args:
+        path: `<cache>/<split>/<name in the manifest>`. A folder without a manifest, or one that does not tell the hash,
+            is taken as it is.
+        array: What was read.
+
+    Raises:
+        UserError: If it is not what was built.
+    """
+    for split in path.parents[:2]:
+        manifest = split.parent / MANIFEST_NAME
+        if not manifest.is_file():
+            continue
+        expected = _hashes(manifest, manifest.stat().st_mtime_ns).get(split.name, {}).get(str(path.relative_to(split)))
+        file = path if path.suffix == ".json" else path.with_name(f"{path.name}.npy")
+        if expected is not None and not _same(file, file.stat().st_mtime_ns, expected, array):
+            raise UserError(
+                f"{file} is not what {manifest} tells of: it was changed or damaged; copy the cache or build it anew."
+            )
+        return
+
+
+@lru_cache(maxsize=8)
+def _hashes(manifest: Path, changed: int) -> dict[str, dict[str, str]]:
+    return {name: split.arrays_sha256 for name, split in load_manifest(manifest).splits.items()}
+
+
+#: Files that were compared: path, time of the last change, hash.
+_COMPARED: set[tuple[Path, int, str]] = set()
+
+
+def _same(file: Path, changed: int, expected: str, array: NDArray[Any]) -> bool:
+    key = (file.absolute(), changed, expected)
+    if key not in _COMPARED and hash_array(array) == expected:
+        _COMPARED.add(key)
+    return key in _COMPARED
 
 
 def hash_array(array: NDArray[Any]) -> str:
     """sha256 over the bytes of an array in C order."""
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return hashlib.sha256(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"").hexdigest()
 
 
 def hash_ids(ids: Iterable[str]) -> str:

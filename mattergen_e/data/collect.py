@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,13 @@ from mattergen_e.crystals.checks import (
     check_reduced,
     check_site_values,
 )
+from mattergen_e.crystals.chemistry import check_charge_bounds, sign_of_charges
 from mattergen_e.crystals.fields import SPLITS, TEXT_PROPERTIES
 from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.data import cache
 from mattergen_e.data.sources import Entry, ReadOptions
 from mattergen_e.errors import UserError
+from mattergen_e.labels.method import Method, selects
 
 
 @dataclass
@@ -51,6 +53,8 @@ class Prepared:
         site_values: Known values (n, dim) by name.
         crystal_values: Known values (dim,) of the crystal, or (nx, ny, nz, dim) on a grid in its cell, by name.
         properties: Properties of the crystal by MatterGen's name.
+        method: Functional of its values.
+        signs: Whether its charges follow (+1) or oppose (-1) electronegativity; 0 where neither can be said.
     """
 
     id: str
@@ -62,6 +66,8 @@ class Prepared:
     site_values: dict[str, NDArray[np.float64]]
     crystal_values: dict[str, NDArray[np.float64]]
     properties: dict[str, float | str]
+    method: Method = field(default_factory=Method)
+    signs: int = 0
 
 
 @dataclass
@@ -92,6 +98,10 @@ def prepare(entry: Entry, options: CheckOptions, quantity: Callable[[str], Quant
     check_input(structure, options)
     kinds = {name: quantity(name) for name in (*entry.site_values, *entry.crystal_values)}
     on_sites = {k: v for k, v in entry.site_values.items() if check_site_values(kinds[k], v, n_sites)}
+    numbers = np.array(structure.atomic_numbers)
+    charges = {k: v[:, 0] for k, v in on_sites.items() if kinds[k].charge_slack is not None}
+    for name, values in charges.items():
+        check_charge_bounds(name, numbers, values, kinds[name].charge_slack or 0.0)
     of_crystal = {k: v for k, v in entry.crystal_values.items() if check_crystal_value(kinds[k], v)}
     try:
         reduced, site_map = reduce_with_map(structure)
@@ -119,7 +129,21 @@ def prepare(entry: Entry, options: CheckOptions, quantity: Callable[[str], Quant
         site_values=merged,
         crystal_values=of_crystal,
         properties=entry.properties,
+        method=entry.method,
+        signs=next((sign_of_charges(numbers, values) for values in charges.values()), 0),
     )
+
+
+def warnings_of(items: Sequence[Prepared]) -> list[str]:
+    """What is odd about crystals taken together, one sentence each."""
+    told = [item.signs for item in items if item.signs]
+    opposed = sum(sign < 0 for sign in told)
+    if 2 * opposed <= len(told):
+        return []
+    return [
+        f"The charges of {opposed:,} of {len(told):,} crystals oppose electronegativity: are their signs flipped? "
+        "Positive means that electrons are lost."
+    ]
 
 
 def _turned(kind: Quantity, values: NDArray[np.float64], change: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -163,12 +187,14 @@ class Collector:
         fractions: Shares of train, val and test for those.
         excluded_ids: Ids that are left out on purpose; they do not count as dropped.
         strict: Raise at the first bad entry.
+        functionals: Functionals to take, by name; entries of others are dropped. Empty takes all.
     """
 
     seed: int
     fractions: tuple[float, float, float]
     excluded_ids: frozenset[str] = frozenset()
     strict: bool = False
+    functionals: tuple[str, ...] = ()
     kept: dict[str, list[Prepared]] = field(default_factory=lambda: {s: [] for s in SPLITS})
     dropped: list[Dropped] = field(default_factory=list)
     dims: dict[str, int] = field(default_factory=dict)
@@ -187,6 +213,10 @@ class Collector:
             self.excluded += 1
             return
         if isinstance(outcome, Prepared):
+            if self.functionals and not selects(self.functionals, outcome.method):
+                sentence = f"it is of the functional {outcome.method.functional}, which was not asked for"
+                self.dropped.append(Dropped(outcome.id, outcome.origin, "other_functional", sentence))
+                return
             problem = self._problem(outcome)
             if problem is None:
                 self._seen[outcome.id] = outcome.origin

@@ -17,7 +17,7 @@ from mattergen.common.data.types import PropertyValues
 from numpy.typing import NDArray
 
 from mattergen_e.crystals.quantity import Place, Quantity
-from mattergen_e.data.cache import CORE_NAMES, load_array, open_rows
+from mattergen_e.data.cache import CORE_NAMES, check_bytes, load_array, open_rows
 from mattergen_e.data.conditions import CACHED, read_labels
 from mattergen_e.errors import UserError
 from mattergen_e.upstream import exit_on_user_error
@@ -229,4 +229,5 @@ def _load_property(folder: Path, name: str, n_crystals: int) -> NDArray[Any]:
         raise UserError(f"{path} is not a property of MatterGen ({error}): build the cache anew.") from error
     if len(values) != n_crystals:
         raise UserError(f"{path} has {len(values)} values for {n_crystals} crystals: build the cache anew.")
+    check_bytes(path, values)
     return values

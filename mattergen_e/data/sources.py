@@ -36,6 +36,8 @@ from mattergen_e.crystals.fields import (
 from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.errors import UserError, brief
 from mattergen_e.labels.folder import LABELS, is_label_folder, read_settings
+from mattergen_e.labels.method import Method, of_label
+from mattergen_e.limits import TooLarge, lines
 
 CSV_SUFFIXES = (".csv", ".csv.gz")
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -97,6 +99,7 @@ class Entry:
         properties: Numbers (NaN where empty) and texts of the crystal.
         split: train, val, test or None where the file does not tell.
         origin: "file:line".
+        method: Functional of its values, as far as it is told.
     """
 
     id: str
@@ -106,6 +109,7 @@ class Entry:
     properties: dict[str, float | str] = field(default_factory=dict)
     split: str | None = None
     origin: str = ""
+    method: Method = field(default_factory=Method)
 
 
 def read_entries(path: str | Path, options: ReadOptions | None = None) -> Iterator[Entry]:
@@ -155,7 +159,7 @@ def iter_records(path: str | Path, options: ReadOptions | None = None) -> Iterat
             for record in _csv_records(path, handle, options) if is_csv else _jsonl_records(path, handle):
                 empty = False
                 yield record
-    except (OSError, EOFError, zlib.error, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, csv.Error, TooLarge) as error:
         raise UserError(f"{path} cannot be read to its end ({error}): copy or write it anew.") from error
     if empty:
         raise UserError(f"{path} is empty: expected {CSV_EXPECTED if is_csv else JSONL_EXPECTED} for every crystal.")
@@ -177,13 +181,13 @@ def _label_records(folder: Path) -> Iterator[Record]:
 
 def _open_text(path: Path) -> IO[str]:
     if path.name.lower().endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8", errors="replace", newline="")
-    return path.open("rt", encoding="utf-8", errors="replace", newline="")
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
+    return path.open("rt", encoding="utf-8-sig", errors="replace", newline="")
 
 
 def _jsonl_records(path: Path, handle: IO[str]) -> Iterator[Record]:
     first = True
-    for number, line in enumerate(handle, start=1):
+    for number, line in enumerate(lines(handle), start=1):
         if not line.strip():
             continue
         record = Record(f"{path.name}:{number}", line)
@@ -194,6 +198,8 @@ def _jsonl_records(path: Path, handle: IO[str]) -> Iterator[Record]:
 
 
 def _check_first_line(path: Path, record: Record) -> None:
+    if str(record.payload).strip() in ("{", "["):
+        raise UserError(f"{path} is JSON over several lines: write each crystal on one line ('jq -c' does).")
     try:
         fields = _json_fields(record)
     except EntryError:
@@ -206,7 +212,7 @@ def _check_first_line(path: Path, record: Record) -> None:
 
 def _csv_records(path: Path, handle: IO[str], options: ReadOptions | None) -> Iterator[Record]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    reader = csv.reader(handle)
+    reader = csv.reader(lines(handle))
     header = next(reader, None)
     if header is None:
         return
@@ -284,7 +290,8 @@ def _parse_fields(entry_id: str, fields: dict[str, Any], record: Record, options
     both = {**_nested(fields, "properties"), **fields}
     properties = {name: read_property(name, both[column]) for name, column in options.properties if column in both}
     split = read_split(fields.get(options.split_column)) if options.split_column else None
-    return Entry(entry_id, structure, site_values, crystal_values, properties, split, record.origin)
+    method = of_label(fields)
+    return Entry(entry_id, structure, site_values, crystal_values, properties, split, record.origin, method)
 
 
 def _nested(fields: dict[str, Any], key: str) -> dict[str, Any]:

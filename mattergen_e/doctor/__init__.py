@@ -16,14 +16,13 @@ from mattergen_e.doctor.installation import (
     check_versions,
     has_nvidia_gpu,
 )
-from mattergen_e.doctor.model import TRUSTED_PACKAGES, check_model, foreign_code, summarise
+from mattergen_e.doctor.model import check_model, summarise
 from mattergen_e.doctor.report import Finding, Level, ModelSummary, Report, first_lines
 from mattergen_e.quiet import quiet
 
 __all__ = [
     "CHECKED",
     "CHECKS",
-    "TRUSTED_PACKAGES",
     "Finding",
     "Level",
     "ModelSummary",
@@ -38,7 +37,6 @@ __all__ = [
     "check_versions",
     "examine",
     "first_lines",
-    "foreign_code",
     "has_nvidia_gpu",
     "summarise",
 ]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mattergen_e import upstream
-from mattergen_e.descriptors.registry import registered
 from mattergen_e.doctor.report import Finding, ModelSummary, first_lines
 from mattergen_e.errors import UserError
+from mattergen_e.upstream import trust
 from mattergen_e.upstream.models import load_model
-
-#: Packages whose code a model's configuration may name; those of registered descriptors come in addition.
-TRUSTED_PACKAGES = frozenset({"mattergen", "mattergen_e", "torch"})
 
 
 def check_model(path: str | Path) -> tuple[ModelSummary | None, list[Finding]]:
@@ -29,7 +25,7 @@ def check_model(path: str | Path) -> tuple[ModelSummary | None, list[Finding]]:
     folder = Path(path).expanduser().resolve()
     remedy = "Give the folder that holds config.yaml and checkpoints/: the run folder of a training."
     try:
-        config = _read_config(folder)
+        config = trust.read_plain(folder)
         summary = summarise(folder, config)
     except UserError as error:
         return None, [Finding("model", str(path), "problem", str(error), remedy)]
@@ -40,29 +36,13 @@ def check_model(path: str | Path) -> tuple[ModelSummary | None, list[Finding]]:
         # what cannot be read safely is not handed to the loader, which might be less careful
         return summary, [*findings, Finding("model", "checkpoint", "problem", str(error), remedy)]
     findings.append(Finding("model", "checkpoint", "ok", "weights and plain data only"))
-    foreign = foreign_code(config)
+    foreign = [] if trust.trusted() else trust.foreign(config)
     if foreign:
-        text = f"config.yaml names code that neither MatterGen nor a registered descriptor has: {', '.join(foreign)}"
-        trust = "Not built. If you trust the model, install the package that registers it as a descriptor."
-        return summary, [*findings, Finding("model", "loading", "problem", text, trust)]
+        text = f"config.yaml names code that no model of MatterGen or a descriptor needs: {'; '.join(foreign)}"
+        advice = "Not built. If you trust the model, add --trust, or install the package that registers its descriptor."
+        return summary, [*findings, Finding("model", "loading", "problem", text, advice)]
     parameters, loading = _load(folder)
     return replace(summary, parameters=parameters), [*findings, loading]
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """The configuration as it stands in the file, nothing resolved."""
-    import yaml
-
-    file = folder / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"{folder} has no config.yaml.")
-    try:
-        config = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{file} cannot be read: {first_lines(error)}.") from None
-    if not isinstance(config, dict) or not isinstance(config.get("lightning_module"), dict):
-        raise UserError(f"{file} is not the configuration of a MatterGen model: it has no lightning_module.")
-    return config
 
 
 def _get(config: Any, *keys: str) -> Any:
@@ -120,35 +100,6 @@ def _recorded_versions(content: dict[str, Any]) -> dict[str, Any] | None:
     """The versions that mattergen-e's training records in a checkpoint; None in other checkpoints."""
     versions = _get(content, "mattergen_e", "versions")
     return versions if isinstance(versions, dict) else None
-
-
-def foreign_code(config: dict[str, Any]) -> list[str]:
-    """Targets and expressions that building the model would run, and that are not of MatterGen or a descriptor.
-
-    A configuration is as powerful as a script: building a model calls whatever its `_target_` entries name.
-
-    Args:
-        config: Content of `config.yaml`.
-    """
-    trusted = TRUSTED_PACKAGES | {item.target.split(".")[0].split(":")[0] for item in registered().values()}
-    suspicious = []
-    for key, value in _strings(config["lightning_module"]):
-        unknown = key == "_target_" and value.split(".")[0] not in trusted
-        if unknown or ("${" in value and "eval" in value):
-            suspicious.append(value)
-    return sorted(set(suspicious))
-
-
-def _strings(value: Any, key: str = "") -> Iterable[tuple[str, str]]:
-    """All strings of nested dictionaries and lists, with the key that they stand under."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _strings(item, str(name))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item, key)
-    elif isinstance(value, str):
-        yield key, value
 
 
 def _load(folder: Path) -> tuple[int | None, Finding]:

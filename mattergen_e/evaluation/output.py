@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
 from mattergen_e import provenance
+from mattergen_e.crystals.dictionary import read_dictionary
 from mattergen_e.evaluation.schema import CSV, CURVES, JSON_LINES, RELAXED, SITES, SUMMARY
 from mattergen_e.evaluation.table import to_csv, to_json_lines
 from mattergen_e.files import add_array, replacing
@@ -122,7 +123,6 @@ def _replace(path: Path, content: bytes) -> None:
 def relaxed_frames(rows: Iterable[Mapping[str, Any]], relaxation: Mapping[str, Mapping[str, Any]]) -> str:
     """relaxed.extxyz: a frame per crystal that was relaxed, with index, key, energy and energy above the hull."""
     from ase.io.extxyz import write_xyz
-    from pymatgen.core import Structure
     from pymatgen.io.ase import AseAtomsAdaptor
 
     buffer = io.StringIO()
@@ -130,7 +130,7 @@ def relaxed_frames(rows: Iterable[Mapping[str, Any]], relaxation: Mapping[str, M
         relaxed = relaxation.get(row["key"], {})
         if not relaxed.get("ok"):
             continue
-        atoms: Any = AseAtomsAdaptor.get_atoms(Structure.from_dict(relaxed["structure"]), msonable=False)
+        atoms: Any = AseAtomsAdaptor.get_atoms(read_dictionary(relaxed["structure"]), msonable=False)
         names = ("index", "key", "energy_per_atom", "energy_above_hull", "converged", "rmsd")
         atoms.info = {name: row[name] for name in names if row[name] is not None}
         write_xyz(buffer, [atoms], columns=["symbols", "positions"], write_results=False)

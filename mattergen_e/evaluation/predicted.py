@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mattergen_e.crystals.dictionary import read_dictionary
 from mattergen_e.evaluation.candidates import structure_key
 from mattergen_e.evaluation.steps import CHUNK, Context, Items
 
@@ -72,9 +73,7 @@ def _predicted(context: Context, predictor: Predictor, relaxed: Mapping[str, Map
 
 def best(generated: Structure, relaxed: Mapping[str, Any] | None) -> Structure:
     """The relaxed crystal where there is one, else the generated."""
-    from pymatgen.core import Structure
-
-    return Structure.from_dict(relaxed["structure"]) if relaxed is not None and relaxed["ok"] else generated
+    return read_dictionary(relaxed["structure"]) if relaxed is not None and relaxed["ok"] else generated
 
 
 def _number(value: float) -> float | None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.crystals import reading
-from mattergen_e.crystals.reading import KINDS, OUTPUTS, CrystalEntry, is_structure_file, natural_key
+from mattergen_e.crystals import entries
+from mattergen_e.crystals.entries import CrystalEntry
+from mattergen_e.crystals.names import KINDS, OUTPUTS, is_structure_file, natural_key, structure_files
 from mattergen_e.errors import UserError
+from mattergen_e.limits import open_npz
 from mattergen_e.spectra.files import DOS_NAME, read_dos
 
 if TYPE_CHECKING:
@@ -56,11 +57,11 @@ def read_entries(path: Path) -> tuple[list[Entry], list[Path]]:
         UserError: If the path does not exist, is of no known kind, or a file as a whole is damaged.
     """
     files = _files(path)
-    entries = [entry for file in files for entry in _read(file)]
+    found = [entry for file in files for entry in _read(file)]
     if len(files) > 1:
-        entries = [replace(entry, index=None) for entry in entries]
-    has_spectra = any(entry.spectra is not None for entry in entries)
-    return entries, [*files, *(file.parent / DOS_NAME for file in files if has_spectra)]
+        found = [replace(entry, index=None) for entry in found]
+    has_spectra = any(entry.spectra is not None for entry in found)
+    return found, [*files, *(file.parent / DOS_NAME for file in files if has_spectra)]
 
 
 def _files(path: Path) -> list[Path]:
@@ -68,8 +69,8 @@ def _files(path: Path) -> list[Path]:
         for name in OUTPUTS:
             if (path / name).is_file():
                 return [path / name]
-        files = (file for file in path.iterdir() if file.is_file() and is_structure_file(file))
-        return sorted(files, key=lambda file: natural_key(file.name))
+        files = (file for file in path.iterdir() if file.is_file())
+        return sorted(structure_files(files), key=lambda file: natural_key(file.name))
     if not path.is_file():
         raise UserError(f"{path} does not exist: give the output folder of a generation, or files of crystals.")
     if not is_structure_file(path):
@@ -78,7 +79,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _read(file: Path) -> Iterator[Entry]:
-    found = list(reading.read_entries(file, as_written=True))
+    found = list(entries.read_entries(file, as_written=True))
     having = [entry.index for entry in found if entry.index is not None and "dos" in entry.fields]
     spectra = dict(zip(having, read_dos(file.parent / DOS_NAME, having), strict=True)) if having else {}
     opened: dict[Path, dict[str, NDArray[Any]]] = {}
@@ -103,7 +104,7 @@ def _arrays(folder: Path, told: Any, opened: dict[Path, dict[str, NDArray[Any]]]
         file = folder / Path(str(where.get("file") if isinstance(where, dict) else where)).name
         try:
             if file not in opened:
-                with np.load(file, allow_pickle=False) as content:
+                with open_npz(file) as content:
                     opened[file] = dict(content)
             if (key := where["keys"].get(name)) is not None:
                 arrays[name] = opened[file][key]

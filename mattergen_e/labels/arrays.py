@@ -11,7 +11,8 @@
     efermi, n_valence, total_energy, n_kpts, broadening, magmom   one number each, kept in the record
 
 Only the first three are always needed; other arrays are left alone. A line of the manifest may give `material_id` (else
-the name of the file is the id), `split`, `complete_to` in eV and numbers of the crystal under any key.
+the name of the file is the id), `split`, `complete_to` in eV, `functional` (e.g. PBE) and numbers of the crystal under
+any key.
 
 Spectra are kept as they are: projections onto PAW projectors or spheres need not add up to `dos`, and how much of it
 they hold is written into the record.
@@ -34,7 +35,8 @@ from numpy.typing import NDArray
 from mattergen_e.crystals.checks import EntryError, check_lattice
 from mattergen_e.crystals.findings import Finding, LabelError
 from mattergen_e.errors import UserError
-from mattergen_e.labels.checks import check_equivalent
+from mattergen_e.labels import method
+from mattergen_e.labels.checks import check_bounds, check_equivalent, check_signs
 from mattergen_e.labels.record import Calculation
 from mattergen_e.spectra.raw import RawDos
 
@@ -56,12 +58,18 @@ MAX_ID = 200
 NEGATIVE = 1e-3
 
 
-def find(root: str | Path) -> list[Path]:
-    """The .npz files of a folder, recursively and sorted, or the file itself."""
-    root = Path(root)
-    if root.is_file():
-        return [root] if root.suffix == ".npz" else []
-    return sorted(path for path in root.rglob("*.npz") if path.is_file() and not path.name.startswith("."))
+def is_label(path: Path) -> bool:
+    """Whether a file is an .npz that holds a crystal, by the names of its arrays; a damaged one may be.
+
+    Others, such as what scripts leave in folders of calculations, name none of `numbers`, `cell` and `frac`.
+    """
+    if path.suffix != ".npz" or path.name.startswith("."):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return bool({f"{name}.npy" for name in ("numbers", "cell", "frac")} & set(archive.namelist()))
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return True
 
 
 def read_manifest(folder: str | Path) -> dict[str, dict[str, Any]]:
@@ -133,7 +141,7 @@ def read(
         properties=_properties(fields, properties or {}),
         split=_split(fields),
         findings=findings,
-        record={"source": "npz", "normalised": False, **shares, **numbers},
+        record={"source": "npz", "normalised": False, method.KEY: _method(fields).record(), **shares, **numbers},
         inputs={path.name: digest},
     )
     if "bader" in arrays:
@@ -306,7 +314,9 @@ def _add_charges(result: Calculation, charges: NDArray[Any], settings: LabelSett
         if not abs(total) <= limit:
             sentence = f"the charges add up to {total:+.3f} e, more than {limit:g} e from zero"
             raise LabelError("not_neutral", sentence)
+        check_bounds(result.structure, charges)
         result.bader_charge, findings = check_equivalent(result.structure, charges, settings.bader)
+        result.findings += check_signs(result.structure, charges)
         result.findings += findings
     except LabelError as error:
         result.findings.append(Finding("bader", error.reason, error.sentence, refused=True))
@@ -320,6 +330,14 @@ def _id(fields: Any) -> str | None:
         return None
     texts = (str(fields[key]).strip() for key in ID_KEYS if isinstance(fields.get(key), str | int))
     return next((text for text in texts if text and len(text) <= MAX_ID and text.isprintable()), None)
+
+
+def _method(fields: Mapping[str, Any]) -> method.Method:
+    """The method that a line tells; lines of `mattergen-e data compute` of older versions tell it by their source."""
+    found = method.of_label({key: fields[key] for key in (method.KEY, "functional") if key in fields})
+    if found.functional == method.UNKNOWN and fields.get("source") == "gpaw" and "settings_hash" in fields:
+        return method.Method("PBE")
+    return found
 
 
 def _split(fields: Mapping[str, Any]) -> str | None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mattergen_e.crystals.checks import EntryError
+from mattergen_e.crystals.chemistry import check_charge_bounds, sign_of_charges
 from mattergen_e.crystals.findings import Finding, LabelError
 from mattergen_e.labels.settings import BaderSettings
 
@@ -47,7 +49,8 @@ def check_charges(
         (n_sites,) net charges in e, positive where electrons are lost, and warnings.
 
     Raises:
-        LabelError: With reason maximum_off_atom, electrons_missing, not_neutral, sites_differ or bad_structure.
+        LabelError: With reason maximum_off_atom, electrons_missing, not_neutral, bad_charge, sites_differ or
+            bad_structure.
     """
     electrons, valence = np.asarray(electrons, dtype=np.float64), np.asarray(valence, dtype=np.float64)
     if not electrons.shape == valence.shape == (len(structure),):
@@ -55,7 +58,31 @@ def check_charges(
     if basins is not None:
         check_maxima(*basins, len(structure), settings)
     _check_sum(electrons, valence, total, settings)
+    check_bounds(structure, valence - electrons)
     return check_equivalent(structure, valence - electrons, settings)
+
+
+def check_bounds(structure: Structure, charges: NDArray[np.float64]) -> None:
+    """Check that every site has a charge that its element can have.
+
+    Args:
+        structure: The crystal.
+        charges: (n_sites,) e.
+
+    Raises:
+        LabelError: With reason bad_charge.
+    """
+    try:
+        check_charge_bounds("the charge", np.array(structure.atomic_numbers), charges)
+    except EntryError as error:
+        raise LabelError("bad_charge", error.sentence) from None
+
+
+def check_signs(structure: Structure, charges: NDArray[np.float64]) -> list[Finding]:
+    """A warning where charges oppose electronegativity, as they do with flipped signs; the arguments are as above."""
+    if sign_of_charges(np.array(structure.atomic_numbers), charges) >= 0:
+        return []
+    return [Finding("bader", "signs_opposed", "the charges oppose electronegativity: are their signs flipped?")]
 
 
 def check_kept(structure: Structure, charges: ArrayLike, valence: ArrayLike) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mattergen_e.crystals.dictionary import read_dictionary
 from mattergen_e.labels.folder import LabelStore, Outcome
+from mattergen_e.labels.method import of_label
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -20,7 +21,7 @@ ANGLE_TOLERANCE = 1.0  # degrees
 
 
 def find_duplicates(store: LabelStore, outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Mark every crystal that is the same as an earlier one.
+    """Mark every crystal that is the same as an earlier one of the same functional.
 
     Args:
         store: Of the labels.
@@ -32,12 +33,13 @@ def find_duplicates(store: LabelStore, outcomes: Sequence[Outcome]) -> list[Outc
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     matcher = StructureMatcher(LENGTH_TOLERANCE, POSITION_TOLERANCE, ANGLE_TOLERANCE, primitive_cell=True, scale=False)
-    groups: dict[str, list[tuple[str, Structure]]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[tuple[str, Structure]]] = defaultdict(list)
     marked = []
     for outcome in outcomes:
         if outcome.reason is None:
-            structure = read_dictionary(store.read(outcome.id)["label"]["structure"])
-            group = groups[structure.composition.reduced_formula]
+            line = store.read(outcome.id)["label"]
+            structure = read_dictionary(line["structure"])
+            group = groups[structure.composition.reduced_formula, of_label(line).functional]
             same = next((name for name, other in group if matcher.fit(structure, other)), None)
             if same is None:
                 group.append((outcome.id, structure))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mattergen_e.crystals.findings import Finding, LabelError
+from mattergen_e.crystals.findings import Finding, LabelError, nothing_left
 from mattergen_e.labels.record import Calculation, Label
 from mattergen_e.labels.settings import LabelSettings
 from mattergen_e.spectra import processing
@@ -30,7 +30,7 @@ def make_label(calculation: Calculation, settings: LabelSettings) -> Label:
         (points,) in states/eV per atom, as far as they are known.
 
     Raises:
-        LabelError: With reason no_labels, if nothing is left.
+        LabelError: With reason no_labels, if nothing is left, not even a property of the crystal.
     """
     label = Label(
         calculation.id,
@@ -53,9 +53,8 @@ def make_label(calculation: Calculation, settings: LabelSettings) -> Label:
         sites = _part("atomic_dos", label, lambda: _atomic(dos, n_sites, settings))
         if sites is not None:
             label.site_values["atomic_dos"] = sites
-    if not label.site_values and not label.crystal_values:
-        first = next((f.sentence for f in label.findings if f.refused), "it holds neither charges nor a DOS")
-        raise LabelError("no_labels", f"nothing can be learned from it: {first}")
+    if not label.site_values and not label.crystal_values and not label.properties:
+        raise LabelError("no_labels", nothing_left(label.findings, "it holds neither charges nor a DOS nor a property"))
     return label
 
 
@@ -63,7 +62,7 @@ def _part(name: str, label: Label, make: Callable[[], Spectra]) -> NDArray[np.fl
     try:
         values, findings = make()
     except LabelError as error:
-        if not any(f.part == name and f.reason == error.reason for f in label.findings):  # the source may have said so
+        if not any(f.part == name and f.refused for f in label.findings):  # the source may have said why already
             label.findings.append(Finding(name, error.reason, error.sentence, refused=True))
         return None
     label.findings.extend(findings)

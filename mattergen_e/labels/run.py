@@ -6,12 +6,13 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from mattergen_e.crystals.findings import LabelError
 from mattergen_e.errors import UserError
+from mattergen_e.labels import method
 from mattergen_e.labels.duplicates import find_duplicates
 from mattergen_e.labels.folder import LABELS, LabelStore, Outcome, is_label_folder, open_store
 from mattergen_e.labels.process import make_label
@@ -28,10 +29,14 @@ class Summary:
     Attributes:
         outcomes: Of all calculations, in the order of the sources.
         reused: Number of those that were there already.
+        functionals: Labels by functional, most frequent first.
+        spin_polarised: Labels with separate spins.
     """
 
     outcomes: tuple[Outcome, ...]
     reused: int
+    functionals: dict[str, int] = field(default_factory=dict)
+    spin_polarised: int = 0
 
     @property
     def labelled(self) -> int:
@@ -137,7 +142,9 @@ def _label(
     if not keep_duplicates:
         outcomes = find_duplicates(store, outcomes)
     store.finish(outcomes)
-    return Summary(tuple(outcomes), len(tasks) - len(left))
+    methods = [method.of_label(store.read(o.id)["label"]) for o in outcomes if o.reason is None]
+    polarised = sum(one.spin is True for one in methods)
+    return Summary(tuple(outcomes), len(tasks) - len(left), method.count(methods), polarised)
 
 
 def _stamp(task: Task, properties: Mapping[str, str]) -> str:

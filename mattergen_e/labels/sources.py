@@ -11,10 +11,12 @@ from typing import Any
 from mattergen_e.crystals.findings import LabelError
 from mattergen_e.errors import UserError
 from mattergen_e.labels import arrays
+from mattergen_e.labels.folder import is_label_folder
 from mattergen_e.labels.materials_project import source as materials_project
 from mattergen_e.labels.record import Calculation
 from mattergen_e.labels.settings import LabelSettings
 from mattergen_e.labels.vasp import calculation as vasp
+from mattergen_e.labels.vasp.files import is_calculation, walk
 
 KINDS = ("vasp", "npz", "materials_project")
 
@@ -43,8 +45,9 @@ class Task:
 def find_tasks(sources: Sequence[Path]) -> list[Task]:
     """The calculations of folders and files, in the order given and sorted within each.
 
-    A folder with .npz files holds labels of others or of `mattergen-e data compute`; one that `mattergen-e data fetch`
-    wrote holds downloads; any other is searched for VASP calculations.
+    A folder that `mattergen-e data fetch` wrote holds downloads. Any other is searched for VASP calculations and for
+    .npz labels of others or of `mattergen-e data compute`, side by side; other .npz files and folders of labels are
+    passed over.
 
     Args:
         sources: Folders, or single .npz files.
@@ -82,29 +85,41 @@ def _find(source: Path) -> Iterator[Task]:
             f"{source} is no folder and no .npz file: JSON lines and CSV need no labelling, give them to "
             "'mattergen-e data build'."
         )
-    if materials_project.is_download(source):
-        for folder in materials_project.find(source):
-            yield Task("materials_project", folder.name, folder, _stamp(folder))
+    if source.is_file():
+        yield from _npz(source.parent, [source.name])
         return
-    files = arrays.find(source)
-    if files:
-        manifests = {folder: arrays.read_manifest(folder) for folder in {file.parent for file in files}}
-        for file in files:
-            yield Task("npz", file.stem, file, _stamp(file), manifests[file.parent].get(file.stem, {}))
-        return
-    yield from _vasp(source)
+    yield from _tree(source)
 
 
-def _vasp(source: Path) -> Iterator[Task]:
+def _tree(source: Path) -> Iterator[Task]:
+    """All calculations below a folder; a folder is what its files say, whatever lies beside it."""
     denied: list[OSError] = []
     root = source.resolve()
-    for folder in vasp.find_calculations(source, denied.append):
-        relative = folder.resolve().relative_to(root).parts if folder.resolve() != root else (root.name,)
-        yield Task("vasp", "_".join(relative), folder, _stamp(folder))
+    for folder, names in walk(source, denied.append, _is_whole):
+        if materials_project.is_download(folder):
+            for material in materials_project.find(folder):
+                yield Task("materials_project", material.name, material, _stamp(material))
+            continue
+        if is_label_folder(folder):
+            continue
+        yield from _npz(folder, [name for name in names if arrays.is_label(folder / name)])
+        if is_calculation(names):
+            relative = folder.resolve().relative_to(root).parts if folder.resolve() != root else (root.name,)
+            yield Task("vasp", "_".join(relative), folder, _stamp(folder))
     for error in denied:
         path = Path(str(error.filename))
         sentence = f"the folder {path.name} cannot be opened ({error.strerror})"
         yield Task("vasp", str(path), path, "", {}, ("unreadable_file", sentence))
+
+
+def _is_whole(folder: Path) -> bool:
+    return materials_project.is_download(folder) or is_label_folder(folder)
+
+
+def _npz(folder: Path, names: list[str]) -> Iterator[Task]:
+    manifest = arrays.read_manifest(folder) if names else {}
+    for file in (folder / name for name in names):
+        yield Task("npz", file.stem, file, _stamp(file), manifest.get(file.stem, {}))
 
 
 def _stamp(path: Path) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 from pymatgen.core import Element
 
 from mattergen_e.crystals.element_means import element_means
-from mattergen_e.crystals.reading import NamedStructure, read_structures
+from mattergen_e.crystals.entries import read_entries
+from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.data.cache import load_array, load_manifest, open_sites
 from mattergen_e.data.dataset import JointCrystalDataset
 from mattergen_e.descriptors.base import Descriptor
@@ -316,11 +317,10 @@ def read_labelled(path: str | Path, names: Iterable[str]) -> list[LabelledStruct
         raise UserError(f'{path} is not JSON lines: give {{"id", "structure", "<descriptor>": [...]}} per line.')
     found = []
     wanted = list(names)
-    named = read_structures([path])
-    lines = [line for line in Path(path).read_text().split("\n") if line.strip()]
-    for item, line in zip(named, lines, strict=True):
-        entry = json.loads(line)
-        labels = {}
+    for one in read_entries(Path(path)):
+        if one.structure is None:
+            raise UserError(f"{path}, {one.place} {one.problem}.")
+        item, entry, labels = NamedStructure(one.id, one.structure), one.fields, {}
         for name in wanted:
             if name not in entry:
                 continue
@@ -334,4 +334,6 @@ def read_labelled(path: str | Path, names: Iterable[str]) -> list[LabelledStruct
             values = values.reshape(len(values), -1)
             labels[name] = values
         found.append(LabelledStructure(item, labels))
+    if not found:
+        raise UserError(f"{path} is empty.")
     return found

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from mattergen_e.crystals.entries import read_entries
 from mattergen_e.errors import UserError, first_problem
 from mattergen_e.evaluation.candidates import read_candidates
 from mattergen_e.evaluation.schema import (
@@ -28,6 +29,7 @@ from mattergen_e.evaluation.schema import (
     Evaluation,
     parse,
 )
+from mattergen_e.limits import open_npz
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -266,24 +268,21 @@ def _structures(run: Path, evaluation: Evaluation, keys: dict[int, Any]) -> dict
 
 def _relaxed(path: Path) -> dict[int, Structure]:
     """Relaxed crystals by the index in their comment lines."""
-    from ase.io import iread
-    from pymatgen.io.ase import AseAtomsAdaptor
-
     if not path.is_file() or not path.stat().st_size:
         return {}
     found = {}
     with _sound(path):
-        frames: Any = iread(path, index=":", format="extxyz")
-        for atoms in frames:
-            atoms.calc = None
-            found[int(atoms.info["index"])] = AseAtomsAdaptor.get_structure(atoms)
+        for entry in read_entries(path):
+            if entry.structure is None or entry.index is None:
+                raise ValueError(f"{entry.place} {entry.problem or 'has no index'}")
+            found[entry.index] = entry.structure
     return found
 
 
 def _site_pairs(path: Path) -> dict[str, SitePairs]:
     if not path.is_file():
         return {}
-    with np.load(path, allow_pickle=False) as arrays:
+    with open_npz(path) as arrays:
         found = dict(arrays)
     names = [name.removesuffix("_generated") for name in found if name.endswith("_generated")]
     return {name: pairs for name in names if (pairs := _pairs(found, name)) is not None}
@@ -293,7 +292,7 @@ def _target_curves(path: Path) -> TargetCurves | None:
     """None where there is no such file, or nothing in it with a cosine."""
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as arrays:
+    with open_npz(path) as arrays:
         floats = {name: arrays[name].astype(float) for name in ("energies", "generated", "targets", "cosine")}
         numbers = {name: arrays[name].astype(int) for name in ("crystal", "curve")}
         names, random = arrays["names"].tolist(), arrays["random_cosine"].astype(float)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
 import numpy as np
-from pymatgen.core import Structure
 
 from mattergen_e import provenance
+from mattergen_e.crystals.dictionary import read_dictionary
 from mattergen_e.energies.calculators import check_device, describe, require
 from mattergen_e.energies.relaxation import RelaxSettings
 from mattergen_e.errors import UserError
@@ -35,6 +35,8 @@ from mattergen_e.screening.target import Target, read_target
 from mattergen_e.spectra.grid import EnergyGrid
 
 if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
     from mattergen_e.networks.predictor.model import Predictor
 
 
@@ -216,7 +218,7 @@ def _structures(candidates: Candidates, relaxed: Mapping[str, Any], rows: Sequen
     for row in rows:
         candidate = by_index[row["index"]]
         assert candidate.structure is not None
-        structure = Structure.from_dict(relaxed[candidate.key]["structure"])
+        structure = read_dictionary(relaxed[candidate.key]["structure"])
         for name, values in candidate.structure.site_properties.items():
             structure.add_site_property(name, list(values))
         found[row["index"]] = structure

@@ -6,12 +6,11 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mattergen_e import upstream
 from mattergen_e.errors import UserError
 from mattergen_e.networks.callbacks import RECORD
 from mattergen_e.training.card import CARD, Stage, TrainingRecord, read_card
+from mattergen_e.upstream.trust import read_plain
 
 
 def training_record(run: Path, checkpoint: dict[str, Any]) -> TrainingRecord:
@@ -34,6 +33,7 @@ def training_record(run: Path, checkpoint: dict[str, Any]) -> TrainingRecord:
         data=record.get("data"),
         loss_first=first,
         loss_last=last,
+        ranges=record.get("ranges", {}),
     )
 
 
@@ -67,24 +67,6 @@ def find_stages(run: str | Path, config: dict[str, Any], checkpoint: dict[str, A
         config, checkpoint = found
         stages.insert(0, _describe(folder, config, checkpoint))
     return stages
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of a run or model folder, nothing resolved.
-
-    Raises:
-        UserError: If there is none, or it is not that of a model.
-    """
-    file = folder / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"{folder} holds no config.yaml: give the folder of a training run.")
-    try:
-        config = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}.") from None
-    if not isinstance(config, dict) or not isinstance(config.get("lightning_module"), dict):
-        raise UserError(f"{file} is not the configuration of a MatterGen model: it has no lightning_module.")
-    return config
 
 
 def loss_ends(path: Path, epoch: int | None = None) -> tuple[dict[str, float], dict[str, float]]:
@@ -149,14 +131,14 @@ def _stage(name: str, config: dict[str, Any], record: TrainingRecord, **start: s
 def _stages_of_card(folder: Path) -> list[Stage]:
     """The stages that a model folder tells; one, of its last training, for a card without."""
     card = read_card(folder / CARD)
-    return card.stages or [_stage(card.name, read_config(folder), card.training)]
+    return card.stages or [_stage(card.name, read_plain(folder), card.training)]
 
 
 def _read_run(folder: Path, epoch: int | str | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Configuration and checkpoint of a run, the checkpoint chosen as mattergen-finetune does."""
     from mattergen.common.utils.data_classes import MatterGenCheckpointInfo
 
-    config = read_config(folder)
+    config = read_plain(folder)
     try:
         path = MatterGenCheckpointInfo(str(folder), load_epoch=epoch).checkpoint_path  # type: ignore[arg-type]
     except (AssertionError, ValueError, IndexError) as error:

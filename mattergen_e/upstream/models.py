@@ -9,6 +9,7 @@ from typing import Any
 
 from mattergen_e.errors import UserError
 from mattergen_e.upstream import load_checkpoint, prepare
+from mattergen_e.upstream.trust import check_folder
 
 
 def load_model(path: str | Path, *, epoch: int | str = "last", device: str | None = None) -> Any:
@@ -23,11 +24,13 @@ def load_model(path: str | Path, *, epoch: int | str = "last", device: str | Non
         MatterGen's Lightning module, in evaluation mode; a joint model has `descriptors`.
 
     Raises:
-        UserError: If the folder does not hold a model, or this installation cannot build it.
+        UserError: If the folder does not hold a model, names code that no model needs, or is damaged, or this
+            installation cannot build it.
     """
     folder = Path(path).resolve()
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} holds no config.yaml: give the folder of a trained model with --model_path.")
+    check_folder(folder)
     if not any(folder.rglob("*.ckpt")):
         raise UserError(f"{folder} holds no checkpoint (*.ckpt): did its training end?")
     with contextlib.redirect_stdout(io.StringIO()):  # MatterGen prints its root folder on import

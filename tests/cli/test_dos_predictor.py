@@ -67,6 +67,10 @@ def test_from_files_to_files(cache: Path, conventional: dict[str, Any], tmp_path
     with np.load(tmp_path / "p.npz", allow_pickle=False) as arrays:
         assert arrays["ids"].tolist() == ["NaCl", "TiO2"] and arrays["total"].shape == (2, 48)
         assert arrays["spectra_0"].shape == (8, 64) and arrays["spectra_1"].shape == (6, 64)
+    (tmp_path / "broken.cif").write_text("data_x\n")
+    result = run("predict", out, *files, tmp_path / "broken.cif", "--out", tmp_path / "q.npz", "--device", "cpu")
+    assert result.exit_code == 0 and "Spectra of 2 structures" in result.output, result.output
+    assert "1 left out" in result.output and "broken.cif cannot be read" in result.output
     again = run("predict", out, *files, "--out", tmp_path / "p.npz")
     assert isinstance(again.exception, UserError) and "--overwrite" in str(again.exception)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
@@ -15,7 +18,8 @@ from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 from pymatgen.io.cif import CifWriter
 
-from mattergen_e.crystals.reading import NamedStructure, read_structures
+from mattergen_e.crystals.entries import read_entries
+from mattergen_e.crystals.reading import NamedStructure, read_readable, read_structures
 from mattergen_e.errors import UserError
 from mattergen_e.generation.formats import Generated, batch_files
 
@@ -53,11 +57,12 @@ def test_cif(tmp_path, bare):
 
 
 @pytest.mark.parametrize(
-    ("name", "id"), [("x.vasp", "x"), ("y.poscar", "y"), ("POSCAR", "POSCAR"), ("CONTCAR_3", "CONTCAR_3")]
+    ("name", "id"), [("x.vasp", "x"), ("y.poscar", "y"), ("POSCAR", "run"), ("CONTCAR_3", "CONTCAR_3")]
 )
 def test_poscar(tmp_path, bare, name, id):
-    bare["TiO2"].to(filename=str(tmp_path / name), fmt="poscar")
-    (found,) = read_structures([tmp_path / name])
+    (tmp_path / "run").mkdir()
+    bare["TiO2"].to(filename=str(tmp_path / "run" / name), fmt="poscar")
+    (found,) = read_structures([tmp_path / "run" / name])
     assert found.id == id
     assert_same_crystal(found.structure, bare["TiO2"])
 
@@ -111,6 +116,169 @@ def test_folders_are_searched_in_order_of_names(tmp_path, bare):
 def test_results_are_named_structures(tmp_path, bare):
     bare["TiO2"].to(filename=str(tmp_path / "POSCAR"), fmt="poscar")
     assert all(isinstance(s, NamedStructure) for s in read_structures([tmp_path]))
+
+
+# -- what others have, as they have it --------------------------------------------------------------------------------
+
+
+def several(bare, *names) -> str:
+    return "".join(str(CifWriter(bare[name])).replace("data_", "data_phase_") for name in names)
+
+
+def test_every_block_of_a_cif_is_read(tmp_path, bare):
+    (tmp_path / "two.cif").write_text(several(bare, "NaCl", "MgO"))
+    (tmp_path / "alike.cif").write_text(several(bare, "NaCl", "NaCl"))
+    found = read_structures([tmp_path / "two.cif", tmp_path / "alike.cif"])
+    assert [one.id for one in found] == ["two_phase_NaCl", "two_phase_MgO", "alike_0", "alike_1"]
+    assert_same_crystal(found[1].structure, bare["MgO"], 1e-7)
+
+
+def test_one_broken_block_costs_itself_only(tmp_path, bare):
+    (tmp_path / "two.cif").write_text(several(bare, "NaCl", "MgO").replace("0.50000000", "?", 1))
+    first, second = read_entries(tmp_path / "two.cif")
+    assert first.place == "block phase_NaCl" and "is not known" in first.problem
+    assert second.structure is not None
+    with pytest.raises(UserError, match=r"two\.cif, block phase_NaCl cannot be read: the place of site 'Cl0'"):
+        read_structures([tmp_path / "two.cif"])
+
+
+def test_blocks_of_a_cif_in_a_zip(tmp_path, bare):
+    with ZipFile(tmp_path / "some.zip", "w") as archive:
+        archive.writestr("gen_4.cif", several(bare, "NaCl", "MgO"))
+        archive.writestr("gen_5.cif", several(bare, "NaCl"))
+    found = list(read_entries(tmp_path / "some.zip"))
+    assert [one.id for one in found] == ["gen_4_phase_NaCl", "gen_4_phase_MgO", "gen_5"]
+    assert [one.index for one in found] == [None, None, 5]
+
+
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz"])
+def test_packed_files(tmp_path, bare, ending):
+    opener = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[ending]
+    contents = {
+        "a.cif": str(CifWriter(bare["MgO"])),
+        "run/POSCAR": bare["MgO"].to(fmt="poscar"),
+        "c.jsonl": json.dumps({"id": "line", "structure": bare["MgO"].as_dict()}),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        with opener(f"{tmp_path / name}{ending}", "wt") as file:
+            file.write(content)
+    found = read_structures([tmp_path])
+    assert [one.id for one in found] == ["a", "line", "run"]
+    for one in found:
+        assert_same_crystal(one.structure, bare["MgO"], 1e-6)
+
+
+def test_packed_file_that_was_cut_off(tmp_path, bare):
+    content = gzip.compress(str(CifWriter(bare["MgO"])).encode())
+    (tmp_path / "a.cif.gz").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"a\.cif\.gz is damaged"):
+        read_structures([tmp_path / "a.cif.gz"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("kind", ["cif", "poscar", "extxyz", "json"])
+def test_a_mark_before_the_text(tmp_path, bare, encoding, kind):
+    path = tmp_path / f"x.{kind}"
+    if kind == "extxyz":
+        ase.io.write(path, AseAtomsAdaptor.get_atoms(bare["MgO"]), format="extxyz")
+    else:
+        path.write_text(bare["MgO"].to(fmt=kind))
+    path.write_bytes(path.read_text().encode(encoding))
+    (found,) = read_structures([path])
+    assert_same_crystal(found.structure, bare["MgO"], 1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_pretty_printed_json(tmp_path, bare, suffix):
+    entries = [{"id": name, "structure": bare[name].as_dict()} for name in ("MgO", "CsCl")]
+    contents = {
+        "one": json.dumps(entries[0], indent=2),
+        "list": json.dumps(entries, indent=2),
+        "behind": "\n".join(json.dumps(entry, indent=2) for entry in entries) + "\n",
+    }
+    for name, content in contents.items():
+        (tmp_path / f"{name}.{suffix}").write_text(content)
+        found = read_structures([tmp_path / f"{name}.{suffix}"])
+        assert [one.id for one in found] == (["MgO"] if name == "one" else ["MgO", "CsCl"])
+
+
+def test_heavy_hydrogen_is_hydrogen(tmp_path, bare):
+    """LiD in each format; ASE knows no element D."""
+    light = Structure(np.eye(3) * 4, ["Li", "H"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    given = json.loads(json.dumps(light.as_dict()).replace('"H"', '"D"'))
+    lines(tmp_path / "a.jsonl", {"id": "a", "structure": given})
+    (tmp_path / "b.cif").write_text(str(CifWriter(light)).replace("  H  H1", "  D  D1"))
+    comment = 'Lattice="4 0 0 0 4 0 0 0 4" Properties=tag:I:1:species:S:1:pos:R:3'
+    (tmp_path / "c.extxyz").write_text(f"2\n{comment}\n1 Li 0 0 0\n1 D 2 2 2\n")
+    (tmp_path / "d.xyz").write_text('2\nLattice="4 0 0 0 4 0 0 0 4"\nLi 0 0 0\nT 2 2 2\n')
+    found = read_structures([tmp_path])
+    assert [one.id for one in found] == ["a", "b", "c", "d"]
+    assert all([site.specie.symbol for site in one.structure] == ["Li", "H"] for one in found)
+    assert [len(one.structure.composition) for one in found] == [2] * 4
+
+
+# -- folders of VASP --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(tmp_path, bare):
+    """Three runs: one finished, one that left an empty CONTCAR, one that left none; and what else lies there."""
+    for name, formula in (("first", "NaCl"), ("second", "MgO"), ("third", "CsCl")):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        bare[formula].to(filename=str(folder / "POSCAR"), fmt="poscar")
+        for other in ("INCAR", "KPOINTS", "OUTCAR", "XDATCAR"):
+            (folder / other).write_text("of VASP")
+    last = bare["NaCl"].copy().apply_strain(0.02)
+    last.to(filename=str(tmp_path / "runs" / "first" / "CONTCAR"), fmt="poscar")
+    (tmp_path / "runs" / "second" / "CONTCAR").write_text("")
+    return tmp_path / "runs"
+
+
+def test_a_folder_of_runs_gives_a_crystal_each(runs, bare):
+    found = read_structures([runs])
+    assert [one.id for one in found] == ["first", "second", "third"]
+    assert found[0].structure.lattice.a == pytest.approx(1.02 * bare["NaCl"].lattice.a)
+    assert_same_crystal(found[1].structure, bare["MgO"])
+
+
+def test_runs_by_their_files_go_by_their_folders(runs):
+    found = read_structures([runs / name / "POSCAR" for name in ("first", "second")])
+    assert [one.id for one in found] == ["first", "second"]
+
+
+def test_the_same_name_in_two_folders(runs, bare):
+    for name in ("first", "second"):
+        CifWriter(bare["MgO"]).write_file(runs / name / "relaxed.cif")
+        (runs / f"{name}s" / "first").mkdir(parents=True)
+        bare["MgO"].to(filename=str(runs / f"{name}s" / "first" / "POSCAR"), fmt="poscar")
+    found = [one.id for one in read_structures([runs])]
+    assert found[:3] == ["runs_first", "first_relaxed", "firsts_first"]
+    assert found[3:] == ["second", "second_relaxed", "seconds_first", "third"]
+
+
+def test_one_broken_file_among_good_ones(runs, bare):
+    (runs / "second" / "POSCAR").write_text("cut off\n1.0\n")
+    (runs / "x.cif").write_text("data_x\n")
+    lines(runs / "y.jsonl", {"id": "fine", "structure": bare["ZnS"].as_dict()}, "{")
+    found, problems = read_readable([runs, runs / "third" / "INCAR"])
+    assert [one.id for one in found] == ["first", "third", "fine"]
+    assert [problem[len(str(runs)) + 1 :].partition(":")[0] for problem in problems] == [
+        "second/POSCAR cannot be read",
+        "x.cif cannot be read",
+        "y.jsonl, line 2 cannot be read",
+        "third/INCAR is of no known kind",
+    ]
+
+
+def test_nothing_that_can_be_read(runs):
+    (runs / "x.cif").write_text("data_x\n")
+    (runs / "y.cif").write_text("")
+    with pytest.raises(UserError, match=r"x\.cif cannot be read: .* \(1 more cannot be read\): nothing is left"):
+        read_readable([runs / "x.cif", runs / "y.cif"])
+    with pytest.raises(UserError, match=r"gone\.cif does not exist"):
+        read_readable([runs, runs / "gone.cif"])
 
 
 # -- what a generation leaves -----------------------------------------------------------------------------------------
@@ -220,7 +388,7 @@ def test_missing_file(tmp_path):
 
 def test_unknown_kind(tmp_path):
     (tmp_path / "x.pdb").write_text("ATOM")
-    with pytest.raises(UserError, match=r"x\.pdb is of no known kind: use CIF, a zip of CIFs, POSCAR, extxyz"):
+    with pytest.raises(UserError, match=r"x\.pdb is of no known kind: use CIF, a zip of CIFs, POSCAR, XDATCAR, extxyz"):
         read_structures([tmp_path / "x.pdb"])
 
 

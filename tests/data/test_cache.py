@@ -11,6 +11,7 @@ from mattergen.common.data.dataset import CrystalDataset, CrystalDatasetBuilder
 
 from mattergen_e.data.build import build_cache
 from mattergen_e.data.cache import CORE_NAMES, hash_ids, list_sites, load_array, load_manifest, open_sites
+from mattergen_e.data.dataset import JointCrystalDataset
 from mattergen_e.errors import UserError
 
 
@@ -118,3 +119,24 @@ def test_nothing_is_unpickled(tmp_path):
     (tmp_path / "z.npy").write_bytes(b"")
     with pytest.raises(UserError, match=r"z.npy is not a plain array"):
         load_array(tmp_path / "z.npy")
+
+
+@pytest.mark.parametrize("name", ["pos", "num_atoms", "sites/bader_charge"])
+def test_arrays_that_are_not_what_was_built(cache, name):
+    path = cache / "train" / f"{name}.npy"
+    load_array(path)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{path.name} is not what .*manifest.json tells of"):
+        load_array(path)
+
+
+def test_properties_that_are_not_what_was_built(cache):
+    path = cache / "train" / "dft_band_gap.json"
+    gaps = json.loads(path.read_text())
+    JointCrystalDataset.from_cache_path(str(cache / "train"), properties=["dft_band_gap"])
+    gaps["values"][0] = 17.0
+    path.write_text(json.dumps(gaps))
+    with pytest.raises(UserError, match=r"dft_band_gap.json is not what .*manifest.json tells of"):
+        JointCrystalDataset.from_cache_path(str(cache / "train"), properties=["dft_band_gap"])

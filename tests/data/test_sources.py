@@ -252,3 +252,24 @@ def test_parse_record_keeps_the_id_of_a_bad_entry(crystals, make_entry):
     with pytest.raises(EntryError) as error:
         parse_record(Record("x:7", json.dumps(entry)), GAPS)
     assert (error.value.entry_id, error.value.reason) == ("bad-one", "site_count_mismatch")
+
+
+def test_a_cif_of_a_table_holds_one_crystal(crystals):
+    both = "".join(crystals[name].to(fmt="cif") for name in ("NaCl", "CsCl"))
+    with pytest.raises(EntryError, match=r"holds 2 crystals \(NaCl, CsCl\), where one is needed") as error:
+        parse_record(Record("x:1", {"material_id": "a", "cif": both}), ReadOptions())
+    assert error.value.reason == "broken_cif"
+
+
+def test_json_over_several_lines_is_named(tmp_path, crystals):
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({"id": "a", "structure": crystals["CsCl"].as_dict()}, indent=1))
+    with pytest.raises(UserError, match="JSON over several lines: write each crystal on one line"):
+        list(read_entries(path))
+
+
+def test_a_mark_before_the_text_and_heavy_hydrogen(tmp_path):
+    entry = {"id": "a", "species": ["Li", "D"], "cell": (4 * np.eye(3)).tolist(), "positions": [[0, 0, 0], [2, 2, 2]]}
+    (tmp_path / "x.jsonl").write_text(json.dumps(entry), encoding="utf-8-sig")
+    (found,) = read_entries(tmp_path / "x.jsonl")
+    assert [site.specie.symbol for site in found.structure] == ["Li", "H"]

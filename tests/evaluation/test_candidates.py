@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -50,6 +51,13 @@ def test_a_run_counts_the_crystals_that_failed(tmp_path: Path, solids: dict[str,
     assert [file.name for file in found.files] == [JSONL_NAME, "run.json"]
     charges = found[0].structure.site_properties["bader_charge"]
     assert charges == pytest.approx(next(iter(solids.values())).site_properties["bader_charge"])
+
+
+def test_crystals_that_never_came_were_asked_for_their_own_values(tmp_path: Path, solids: dict[str, Any]) -> None:
+    """Several values are given to crystals in turn, also to those that no draw gave."""
+    run = write_run(tmp_path / "run", [solids["NaCl"]], failed=3, conditions={"dft_band_gap": [1.0, 3.0]})
+    found = read_candidates(run)
+    assert [candidate.conditions for candidate in found[1:]] == [{"dft_band_gap": value} for value in (3.0, 1.0, 3.0)]
 
 
 def test_gaps_in_the_indices_are_the_failed_ones(tmp_path: Path, solids: dict[str, Any]) -> None:
@@ -249,3 +257,29 @@ def test_fewer_asked_for_than_there_are(tmp_path: Path, solids: dict[str, Any]) 
 def test_a_run_in_which_every_draw_failed(tmp_path: Path) -> None:
     found = read_candidates(write_run(tmp_path / "run", [], failed=4, conditions={"dft_band_gap": 1.0}))
     assert reasons(found) == [NOT_GENERATED] * 4 and found.conditions == {"dft_band_gap": 1.0}
+
+
+# -- files of others --------------------------------------------------------------------------------------------------
+
+
+def test_crystals_of_others_keep_their_number_of_atoms(tmp_path: Path, conventional: dict[str, Any]) -> None:
+    """Graphite and wurtzite, as databases round them, and a packed POSCAR."""
+    from pymatgen.core import Lattice, Structure
+    from pymatgen.io.cif import CifWriter
+
+    graphite = Structure.from_spacegroup(
+        "P6_3/mmc", Lattice.hexagonal(2.461, 6.708), ["C", "C"], [[0, 0, 0.25], [1 / 3, 2 / 3, 0.25]]
+    )
+    texts = {
+        "graphite.cif": str(CifWriter(graphite, symprec=0.01, significant_figures=4)),
+        "zns.cif": str(CifWriter(conventional["ZnS"], symprec=0.01)),
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    with ZipFile(tmp_path / "some.zip", "w") as archive:
+        for name, text in texts.items():
+            archive.writestr(name, text)
+    (tmp_path / "POSCAR.gz").write_bytes(gzip.compress(conventional["MgO"].to(fmt="poscar").encode()))
+    found = read_candidates(tmp_path)
+    formulas = [candidate.structure.formula for candidate in found.readable]
+    assert formulas == ["Mg4 O4", "C4", "C4", "Zn2 S2", "Zn2 S2"] and len(found) == 5

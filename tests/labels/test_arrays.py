@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mattergen_e.crystals.findings import LabelError
 from mattergen_e.errors import UserError
-from mattergen_e.labels.arrays import find, read, read_arrays, read_manifest
+from mattergen_e.labels.arrays import is_label, read, read_arrays, read_manifest
 from mattergen_e.labels.settings import BaderSettings, LabelSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -229,13 +229,53 @@ def test_files_that_are_not_there_or_not_readable(tmp_path):
     assert caught.value.reason == "damaged_file"
 
 
-def test_finding_files(tmp_path):
-    (tmp_path / "b").mkdir()
-    for name in ("b/2.npz", "1.npz", ".hidden.npz", "x.txt"):
+def test_which_files_may_be_labels(tmp_path):
+    """By the arrays' names; a damaged one may have been one, and gets a line among the failures."""
+    assert is_label(write(tmp_path / "a.npz", cscl()))
+    assert is_label(write(tmp_path / "b.npz", {"numbers": np.ones(2)}))
+    assert not is_label(write(tmp_path / "c.npz", {"kpoints": np.ones(2)}))
+    (tmp_path / "d.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:200])
+    assert is_label(tmp_path / "d.npz")
+    for name in (".hidden.npz", "x.txt"):
         (tmp_path / name).touch()
-    assert [str(p.relative_to(tmp_path)) for p in find(tmp_path)] == ["1.npz", "b/2.npz"]
-    assert find(tmp_path / "1.npz") == [tmp_path / "1.npz"]
-    assert find(tmp_path / "x.txt") == []
+        assert not is_label(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("charges", "reason", "told"),
+    [
+        ([87.0, -87.0], "bad_charge", "+87 e at site 0 (Cs), beyond Cs's -1.5 to +1.5 e"),
+        ([2.3, -2.3], "bad_charge", "site 0 (Cs)"),
+    ],
+)
+def test_charges_beyond_the_valence_are_refused(tmp_path, charges, reason, told):
+    found = read(write(tmp_path / "a.npz", cscl(bader=np.array(charges))), None, SETTINGS)
+    (finding,) = [f for f in found.findings if f.refused]
+    assert (finding.part, finding.reason) == ("bader", reason) and told in finding.sentence
+    assert found.bader_charge is None and found.dos is not None
+
+
+def test_charges_with_flipped_signs_are_told(tmp_path):
+    found = read(write(tmp_path / "a.npz", cscl(bader=np.array([-0.83, 0.83]))), None, SETTINGS)
+    assert [(f.reason, f.refused) for f in found.findings] == [("signs_opposed", False)]
+    assert read(write(tmp_path / "b.npz", cscl()), None, SETTINGS).findings == []
+
+
+@pytest.mark.parametrize(
+    ("line", "functional"),
+    [
+        (None, "unknown"),
+        ({"functional": "HSE06"}, "HSE06"),
+        ({"method": {"functional": "PBE", "spin": True}}, "PBE"),
+        ({"source": "gpaw", "settings_hash": "0"}, "PBE"),  # of `data compute` before it told
+        ({"source": "gpaw"}, "unknown"),
+        ({"functional": 3}, "unknown"),
+        ({"functional": "x" * 500}, "unknown"),
+    ],
+)
+def test_the_functional_that_a_manifest_tells(tmp_path, line, functional):
+    found = read(write(tmp_path / "a.npz", cscl()), line, SETTINGS)
+    assert found.record["method"]["functional"] == functional
 
 
 def test_the_manifest(tmp_path):
@@ -287,7 +327,7 @@ def test_damage_is_refused_or_harmless(tmp_path, data):
 def test_real_files_hold_the_electrons_that_they_should(gpaw):
     """BaTe has 16 valence electrons, Ba 5s (2) below the window; MgO has 16, Mg 2s, 2p and O 2s (10) below it."""
     records = read_manifest(gpaw)
-    assert len(records) == len(find(gpaw)) == 680
+    assert len(records) == sum(map(is_label, gpaw.iterdir())) == 680
     for name, formula, electrons in (("mp-1000", "Ba1 Te1", 14), ("mp-1265", "Mg1 O1", 6)):
         found = read(gpaw / f"{name}.npz", records[name], SETTINGS, complete_to=5.0)
         assert found.structure.formula == formula

@@ -88,6 +88,14 @@ def test_basins_must_lie_on_atoms() -> None:
         assert caught.value.reason == "maximum_off_atom"
 
 
+def test_a_site_keeps_its_core(rutile: Structure) -> None:
+    """Neutral, symmetric and impossible: oxygen that takes three electrons from each side of titanium."""
+    charges = np.array([6.0, 6.0, -3.0, -3.0, -3.0, -3.0])
+    with pytest.raises(LabelError, match=r"beyond Ti's") as caught:
+        check_charges(rutile, VALENCE - charges, VALENCE, SETTINGS)
+    assert caught.value.reason == "bad_charge"
+
+
 def test_wrong_lengths_are_a_mistake_of_the_caller(rutile: Structure) -> None:
     with pytest.raises(ValueError, match="for 6 sites"):
         check_charges(rutile, VALENCE[:5], VALENCE, SETTINGS)

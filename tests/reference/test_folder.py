@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mattergen_e.errors import UserError
+from mattergen_e.provenance import hash_file
 from mattergen_e.reference import Reference
 from mattergen_e.reference.build import BuildSettings, build
 
@@ -80,7 +81,7 @@ def test_damage_is_seen(folder: Path, tmp_path: Path) -> None:
     data[-1] ^= 1
     (broken / "energies.npy").write_bytes(data)
     with pytest.raises(UserError, match="energies.npy is not what was built"):
-        Reference.open(broken).verify()
+        Reference.open(broken)
     (broken / "energies.npy").write_bytes(data[:-8])
     with pytest.raises(UserError, match="energies.npy is missing or not whole"):
         Reference.open(broken)
@@ -98,6 +99,7 @@ def test_arrays_that_hold_objects_are_not_unpickled(folder: Path, tmp_path: Path
     np.save(broken / "energies.npy", np.array([{}] * 24, dtype=object), allow_pickle=True)
     manifest = json.loads((broken / "manifest.json").read_text())
     manifest["arrays"]["energies.npy"]["size"] = (broken / "energies.npy").stat().st_size
+    manifest["arrays"]["energies.npy"]["sha256"] = hash_file(broken / "energies.npy")
     (broken / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="is not a plain array"):
         _ = Reference.open(broken).energies

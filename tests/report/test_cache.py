@@ -20,6 +20,7 @@ from mattergen_e.report.cache import summarise
 from mattergen_e.report.cache_html import render, write_html
 from mattergen_e.report.cache_records import distribution, robust
 from mattergen_e.report.periodic import position
+from tests.support.caches import rehash
 
 GRID = {"minimum": -4.0, "maximum": 4.0, "points": 16}
 NASTY = "<script>alert('x')</script> & $\\frac$ [bold]"
@@ -191,16 +192,19 @@ def test_an_old_manifest_without_grids(make_cache):
 def test_a_damaged_cache_is_one_sentence(make_cache):
     path = make_cache(**usual())
     np.save(path / "val/num_atoms.npy", np.full(10, 3))
+    rehash(path)
     with pytest.raises(UserError, match="do not belong together"):
         summarise(path)
     np.save(path / "val/num_atoms.npy", np.full(10, 2))
     np.save(path / "val/sites/atomic_dos.npy", np.zeros((19, 16), dtype=np.float32))
+    rehash(path)
     with pytest.raises(UserError, match=r"has the shape \(19, 16\)"):
         summarise(path)
     (path / "val/dft_band_gap.json").write_text("{")
     with pytest.raises(UserError, match="dft_band_gap.json cannot be read"):
         summarise(path)
     np.save(path / "val/atomic_numbers.npy", np.full(20, 200))
+    rehash(path)
     with pytest.raises(UserError, match="atomic numbers that are no elements"):
         summarise(path)
     with pytest.raises(UserError, match="does not exist"):

@@ -11,7 +11,10 @@ import torch
 import yaml
 
 from mattergen_e.training.export import export
-from mattergen_e.training.stages import Stage, find_stages, loss_ends, read_config
+from mattergen_e.training.stages import Stage, find_stages, loss_ends
+from mattergen_e.upstream.trust import read_plain
+
+MODULE = "mattergen.diffusion.lightning_module.DiffusionLightningModule"
 
 Make = Callable[..., Path]
 
@@ -23,7 +26,7 @@ def make_run(tmp_path: Path) -> Make:
     def make(name: str, epochs: int, start: Path | None = None, recipe: str | None = None, **adapter: Any) -> Path:
         folder = tmp_path / name
         (folder / "checkpoints").mkdir(parents=True)
-        config: dict[str, Any] = {"lightning_module": {"_target_": "x"}}
+        config: dict[str, Any] = {"lightning_module": {"_target_": MODULE}}
         if start is not None or adapter:
             path = None if start is None else str(start)
             config["adapter"] = {"model_path": path, "load_epoch": "last", "pretrained_name": None} | adapter
@@ -44,7 +47,7 @@ def make_run(tmp_path: Path) -> Make:
 
 def stages_of(run: Path) -> list[Stage]:
     """The stages that lead to a run's last checkpoint."""
-    return find_stages(run, read_config(run), torch.load(run / "checkpoints" / "last.ckpt"))
+    return find_stages(run, read_plain(run), torch.load(run / "checkpoints" / "last.ckpt"))
 
 
 def test_stages_of_three_runs(make_run: Make) -> None:

@@ -40,6 +40,8 @@ FAILURES = {
 }
 WORKER = Path(__file__).with_name("worker.py")
 POLL_SECONDS = 0.2
+#: GPAW's name of it and ours.
+FUNCTIONAL = "PBE"
 #: What started this process; a process of a pool that has another parent later has lost its run.
 _PARENT = os.getppid()
 
@@ -158,6 +160,7 @@ def _calculate(job: Job, work: Path) -> dict[str, Any]:
     return {
         "status": "done",
         "source": "gpaw",
+        "method": {"functional": FUNCTIONAL, "spin": job.settings.spin},
         "even_mesh": True,
         "n_kpts": int(result["n_kpts"]),
         "complete_to": round(float(result["complete_to"]), 4),
@@ -201,7 +204,7 @@ def _run_worker(job: Job, work: Path) -> dict[str, str]:
     """
     spin = {"magmoms": job.magmoms} if job.settings.spin else {"magmoms": None}
     content = {"cell": job.cell, "numbers": job.numbers, "frac": job.frac, **spin}
-    content["settings"] = job.settings.model_dump(mode="json", exclude={"bader", "calculator"})
+    content["settings"] = job.settings.model_dump(mode="json", exclude={"bader", "calculator"}) | {"xc": FUNCTIONAL}
     (work / "job.json").write_text(json.dumps(content), encoding="utf-8")
     with (work / "log").open("wb") as log:
         process = subprocess.Popen(

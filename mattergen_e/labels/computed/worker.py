@@ -102,7 +102,7 @@ def run_gpaw(atoms: Any, settings: dict[str, Any], log: Path) -> Any:
 
     Args:
         atoms: The `ase.Atoms`, with initial magnetic moments where it shall be spin-polarised.
-        settings: cutoff, kpoint_density, smearing, bands, max_iterations and spin of the job.
+        settings: xc, cutoff, kpoint_density, smearing, bands, max_iterations and spin of the job.
         log: GPAW's text output.
 
     Returns:
@@ -112,7 +112,7 @@ def run_gpaw(atoms: Any, settings: dict[str, Any], log: Path) -> Any:
 
     calculator = gpaw.GPAW(
         mode=gpaw.PW(settings["cutoff"]),
-        xc="PBE",
+        xc=settings["xc"],
         kpts={"density": settings["kpoint_density"], "gamma": True, "even": True},
         occupations=gpaw.FermiDirac(settings["smearing"]),
         nbands=f"{100 * settings['bands']:g}%",

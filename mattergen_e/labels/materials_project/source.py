@@ -37,6 +37,8 @@ from mattergen_e.journal import hold
 from mattergen_e.labels import bader
 from mattergen_e.labels.materials_project import files
 from mattergen_e.labels.materials_project.client import Absent, Client
+from mattergen_e.labels.materials_project.electrons import check_electrons
+from mattergen_e.labels.method import KEY, of_run_type
 from mattergen_e.labels.record import Calculation
 from mattergen_e.labels.vasp import valence as vasp_valence
 from mattergen_e.progress import bar
@@ -283,13 +285,21 @@ def _add_dos(result: Calculation, folder: Path) -> None:
         result.findings.append(Finding("total_dos", "other_structure", sentence, refused=True))
         return
     _require_same_formula(structure, result.structure, files.DOS)
-    result.structure, result.dos = structure, dos
+    result.structure = structure
+    task = files.read_json(folder / files.TASK) if (folder / files.TASK).is_file() else {}
+    try:
+        result.findings += check_electrons(dos, structure, [str(name) for name in task.get("potcar") or ()])
+    except LabelError as error:
+        result.findings += [Finding(part, error.reason, error.sentence, True) for part in ("total_dos", "atomic_dos")]
+        return
+    result.dos = dos
 
 
 def _add_charges(result: Calculation, folder: Path, settings: LabelSettings) -> None:
     density, structure, task, result.inputs[files.DENSITY] = files.read_density(folder)
     _require_same_formula(structure, result.structure, files.DENSITY)
     result.record |= {key: task.get(key) for key in ("task_id", "run_type", "vasp", "potcar")}
+    result.record[KEY] = of_run_type(task.get("run_type")).record()
     if result.dos is None:
         result.structure = structure
     sentence = "the Materials Project has the valence density only, which may have maxima at bonds"

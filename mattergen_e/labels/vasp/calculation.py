@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mattergen_e.crystals.checks import EntryError, check_cell, check_distances
-from mattergen_e.crystals.findings import Finding, LabelError
+from mattergen_e.crystals.findings import Finding, LabelError, nothing_left
 from mattergen_e.labels import bader
+from mattergen_e.labels.method import KEY
 from mattergen_e.labels.record import Calculation
 from mattergen_e.labels.settings import LabelSettings
+from mattergen_e.labels.vasp import bands
 from mattergen_e.labels.vasp import dos as vasp_dos
 from mattergen_e.labels.vasp import valence as vasp_valence
 from mattergen_e.labels.vasp.files import (
@@ -29,19 +31,21 @@ from mattergen_e.labels.vasp.files import (
     Density,
     check_same,
     choose_files,
-    find_calculations,
+    is_empty,
     read_density,
     sha256,
 )
+from mattergen_e.labels.vasp.method import of_vasprun
 from mattergen_e.labels.vasp.vasprun import check_dos, read_vasprun
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
-    from pymatgen.io.vasp.outputs import Vasprun
 
-__all__ = ["find_calculations", "read"]
+    from mattergen_e.labels.vasp.parser import Parser
 
 _PARAMETERS = {"ENCUT": "encut_ev", "ISMEAR": "ismear", "SIGMA": "sigma_ev", "ISPIN": "ispin", "NELECT": "nelect"}
+#: A Fermi energy that was moved by more is told, eV.
+FERMI_MOVED = 1e-6
 
 
 def read(folder: Path, settings: LabelSettings, material_id: str | None = None) -> Calculation:
@@ -61,21 +65,23 @@ def read(folder: Path, settings: LabelSettings, material_id: str | None = None) 
     """
     folder = Path(folder)
     files = choose_files(folder)
-    used = {name: path for name, path in files.items() if name not in VALENCES}
-    vasprun = _vasprun(files["vasprun.xml"], settings) if "vasprun.xml" in files else None
-    density = None if vasprun is not None else _first_density(files)
+    vasprun = None
+    if "vasprun.xml" in files:
+        vasprun = read_vasprun(files["vasprun.xml"], allow_unconverged=settings.allow_unconverged)
+    findings: list[Finding] = []
+    density = None if vasprun is not None else _first_density(files, findings)
     structure = _plain(_last_structure(vasprun) if density is None else density.structure)
     result = Calculation(material_id or folder.resolve().name, str(folder), structure, record={"code": "VASP"})
     if vasprun is not None:
         result.record |= _record(vasprun)
         _add_bands(result, vasprun)
+    result.findings += findings
     valence = _known_valence(files, structure) if _has_density(files) else None
     del vasprun
     _add_charges(result, files, valence, density, settings)
-    if result.dos is None and result.bader_charge is None:
-        first = next((f.sentence for f in result.findings if f.refused), "it holds neither a DOS nor a density")
-        raise LabelError("no_labels", f"nothing can be learned from it: {first}")
-    result.inputs = {path.name: sha256(path) for path in used.values()}
+    if result.dos is None and result.bader_charge is None and not result.properties:
+        raise LabelError("no_labels", nothing_left(result.findings, "it holds neither a DOS nor a density"))
+    result.inputs = {path.name: sha256(path) for name, path in files.items() if name not in VALENCES}
     return result
 
 
@@ -96,55 +102,60 @@ def _plain(structure: Structure) -> Structure:
 # -- vasprun.xml ------------------------------------------------------------------------------------------------------
 
 
-def _vasprun(path: Path, settings: LabelSettings) -> Vasprun:
-    vasprun = read_vasprun(path)
-    if not vasprun.converged_electronic and not settings.allow_unconverged:
-        raise LabelError("not_converged", f"the last electronic steps of {path.name} did not converge (NELM reached)")
-    return vasprun
+def _last_structure(vasprun: Parser | None) -> Structure:
+    """Structure of the last step, which the DOS and the density belong to; finalpos may be one step ahead.
 
-
-def _last_structure(vasprun: Vasprun | None) -> Structure:
-    """Structure of the last step, which the DOS and the density belong to; finalpos may be one step ahead."""
+    Steps of GW and of responses have none: the ions have not moved.
+    """
     assert vasprun is not None
-    return vasprun.ionic_steps[-1].get("structure", vasprun.final_structure)
+    structure = vasprun.ionic_steps[-1].get("structure")
+    return vasprun.final_structure if structure is None else structure
 
 
-def _record(vasprun: Vasprun) -> dict[str, Any]:
+def _record(vasprun: Parser) -> dict[str, Any]:
     parameters = vasprun.incar | vasprun.parameters
     record: dict[str, Any] = {"version": str(vasprun.vasp_version).strip(), "potentials": list(vasprun.potcar_symbols)}
-    try:
-        record["functional"] = str(vasprun.run_type)
-    except (KeyError, ValueError, TypeError, AttributeError):
-        record["functional"] = "unknown"
     for name, key in _PARAMETERS.items():
         value = parameters.get(name, vasprun.parameters.get("ENMAX") if name == "ENCUT" else None)
         if isinstance(value, int | float):
             record[key] = value
+    method = of_vasprun(vasprun)
+    record |= {"functional": method.functional, KEY: method.record()}
     record["kpoints"] = len(vasprun.actual_kpoints)
-    record["converged"] = bool(vasprun.converged_electronic)
+    record["converged"] = vasprun.converged_electronic
     return record
 
 
-def _add_bands(result: Calculation, vasprun: Vasprun) -> None:
-    """DOS and band gap, as far as they can be used."""
+def _add_bands(result: Calculation, vasprun: Parser) -> None:
+    """DOS and band gap, as far as they can be used: one that cannot does not take the others along."""
     findings = result.findings
-    if not result.record["converged"]:
+    if not vasprun.converged_electronic:
         findings.append(Finding("calculation", "not_converged", "the electronic steps did not converge; taken anyway"))
     try:
+        result.properties["dft_band_gap"] = bands.band_gap(vasprun)
+    except LabelError as error:
+        findings.append(Finding("band_gap", error.reason, error.sentence, refused=True))
+    try:
         check_dos(vasprun)
-        efermi = vasp_dos.fermi_energy(vasprun)
-        result.record |= {"fermi_energy_ev": round(efermi, 6), "fermi_energy_vasp_ev": float(vasprun.efermi or 0)}
+        efermi = bands.fermi_energy(vasprun)
+        _tell_fermi_energy(result, vasprun, efermi)
+        result.dos = vasp_dos.raw_dos(vasprun, efermi)
     except LabelError as error:
         findings.append(Finding("total_dos", error.reason, error.sentence, refused=True))
         return
     try:
-        result.properties["dft_band_gap"] = vasp_dos.band_gap(vasprun, efermi)
+        result.dos, warned = vasp_dos.with_sites(result.dos, vasprun, efermi)
+        findings += warned
     except LabelError as error:
-        findings.append(Finding("band_gap", error.reason, error.sentence, refused=True))
-    try:
-        result.dos = vasp_dos.raw_dos(vasprun, efermi)
-    except LabelError as error:
-        findings.append(Finding("total_dos", error.reason, error.sentence, refused=True))
+        findings.append(Finding("atomic_dos", error.reason, error.sentence, refused=True))
+
+
+def _tell_fermi_energy(result: Calculation, vasprun: Parser, efermi: float) -> None:
+    given = float(vasprun.efermi or 0)
+    result.record |= {"fermi_energy_ev": round(efermi, 6), "fermi_energy_vasp_ev": given}
+    if abs(efermi - given) > FERMI_MOVED:
+        sentence = f"VASP's Fermi energy of {given:.4f} eV lies outside the gap; its middle, {efermi:.4f} eV, is taken"
+        result.findings.append(Finding("calculation", "fermi_energy_moved", sentence))
 
 
 # -- densities --------------------------------------------------------------------------------------------------------
@@ -154,13 +165,25 @@ def _has_density(files: dict[str, Path]) -> bool:
     return "CHGCAR" in files or "CHG" in files
 
 
-def _first_density(files: dict[str, Path]) -> Density:
+def _first_density(files: dict[str, Path], findings: list[Finding]) -> Density:
     """The density to integrate, where it is the only source of the structure."""
     if not _has_density(files):
         raise LabelError("missing_file", "neither vasprun.xml nor CHGCAR nor CHG is there")
-    density = read_density(files.get("CHGCAR", files.get("CHG", Path())))
+    density = _read_charge(files, findings)
     if not density.named:
         raise LabelError("bad_structure", f"{density.name} does not name the elements, and there is no vasprun.xml")
+    return density
+
+
+def _read_charge(files: dict[str, Path], findings: list[Finding]) -> Density:
+    """CHGCAR, or CHG where there is none or an empty one (VASP's LCHARG, a full disk); the other leaves `files`."""
+    if "CHGCAR" in files and "CHG" in files and is_empty(files["CHGCAR"]):
+        name = files.pop("CHGCAR").name
+        findings.append(Finding("bader", "empty_file", f"{name} is empty, so {files['CHG'].name} is taken"))
+    density = read_density(files.get("CHGCAR", files.get("CHG", Path())))
+    if "CHGCAR" not in files:
+        sentence = f"{density.name} is integrated, which has five digits; CHGCAR has eleven"
+        findings.append(Finding("bader", "few_digits", sentence))
     return density
 
 
@@ -196,12 +219,9 @@ def _add_charges(
         result.findings.append(Finding("bader", reason, sentence, refused))
         return
     try:
-        charge = density or read_density(files.get("CHGCAR", files.get("CHG", Path())))
+        charge = density or _read_charge(files, result.findings)
         if density is None:
             check_same(result.structure, charge.structure, charge.name, named=charge.named)
-        if "CHGCAR" not in files:
-            sentence = f"{charge.name} is integrated, which has five digits; CHGCAR has eleven"
-            result.findings.append(Finding("bader", "few_digits", sentence))
         if valence is None:
             valence = _given_valence(result, charge, settings)
         _partition(result, files, charge, valence, settings)

@@ -12,7 +12,7 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from lzma import LZMAError
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mattergen_e.crystals.findings import LabelError
+from mattergen_e.limits import TEXT
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -42,15 +43,25 @@ _NAME = re.compile(
 # -- finding ----------------------------------------------------------------------------------------------------------
 
 
-def find_calculations(root: Path, denied: Callable[[OSError], Any] | None = None) -> Iterator[Path]:
-    """Folders that hold a calculation: vasprun.xml, CHGCAR, CHG or AECCAR0.
+def is_calculation(names: Iterable[str]) -> bool:
+    """Whether files of these names make a calculation: vasprun.xml, CHGCAR, CHG or AECCAR0."""
+    matches = (_NAME.fullmatch(name) for name in names)
+    return any(match is not None and match[1] in ("vasprun.xml", "CHGCAR", "CHG", "AECCAR0") for match in matches)
+
+
+def walk(
+    root: Path,
+    denied: Callable[[OSError], Any] | None = None,
+    closed: Callable[[Path], bool] = lambda _: False,
+) -> Iterator[tuple[Path, list[str]]]:
+    """All folders below one, with the names of their files, sorted.
+
+    Links are followed, each folder is visited once, and hidden ones (of a running `mattergen-e data compute`) are not.
 
     Args:
-        root: Where to look; it counts itself. Links are followed, each folder is visited once.
-        denied: Told of every folder that cannot be opened; the search goes on.
-
-    Yields:
-        The folders, sorted within each parent.
+        root: Where to look; it counts itself.
+        denied: Told of every folder that cannot be opened; the walk goes on.
+        closed: Whether a folder is a whole of its own: it is yielded, and what lies below it is not looked at.
 
     Raises:
         OSError: If a folder cannot be opened and `denied` is None.
@@ -71,10 +82,9 @@ def find_calculations(root: Path, denied: Callable[[OSError], Any] | None = None
                 raise
             denied(error)
             continue
-        matches = (_NAME.fullmatch(name) for name, is_folder in names if not is_folder)
-        if any(match is not None and match[1] in ("vasprun.xml", "CHGCAR", "CHG", "AECCAR0") for match in matches):
-            yield folder
-        waiting += [folder / name for name, is_folder in reversed(names) if is_folder]
+        yield folder, [name for name, is_folder in names if not is_folder]
+        if not closed(folder):
+            waiting += [folder / name for name, is_folder in reversed(names) if is_folder and not name.startswith(".")]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -145,10 +155,26 @@ def read_bytes(path: Path) -> bytes:
     with reading(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # monty on .Z, which it cannot unpack
         with zopen(path, "rb") as file:
-            content = file.read()
+            content = file.read(TEXT + 1)
+    if len(content) > TEXT:
+        raise LabelError("damaged_file", f"{path.name} unpacks to more than {TEXT >> 30} GiB, which is not read")
     if not content.strip():
         raise LabelError("damaged_file", f"{path.name} is empty")
     return content
+
+
+def is_empty(path: Path) -> bool:
+    """Whether a file has no content, packed or not; one that cannot be opened is not empty."""
+    from monty.io import zopen
+
+    try:
+        with reading(path), zopen(path, "rb") as file:
+            while block := file.read(1 << 16):
+                if block.strip():
+                    return False
+    except LabelError:
+        return False
+    return True
 
 
 def sha256(path: Path) -> str:
@@ -218,7 +244,7 @@ def _header(file: io.BytesIO, name: str) -> tuple[Structure, bool]:
     while (line := file.readline()) and (line.strip() or not lines):
         lines.append(line.strip())
     try:
-        poscar = Poscar.from_str(b"\n".join(lines).decode())
+        poscar = Poscar.from_str(one_scale(b"\n".join(lines).decode()))
         structure, named = poscar.structure, bool(poscar.true_names)
         usable = len(structure) > 0 and bool(np.isfinite(structure.frac_coords).all()) and structure.volume > 1e-3
     except Exception as error:  # pymatgen raises whatever the first odd character leads to
@@ -226,6 +252,32 @@ def _header(file: io.BytesIO, name: str) -> tuple[Structure, bool]:
     if not usable:
         raise LabelError("damaged_file", f"the header of {name} is no structure")
     return structure, named
+
+
+def one_scale(text: str) -> str:
+    """A POSCAR whose three scaling factors, which VASP 6 takes, are multiplied into its vectors; others as they are.
+
+    The factors stretch the cartesian components x, y and z of the lattice vectors and of cartesian positions.
+    """
+    lines = text.splitlines()
+    factors = lines[1].split() if len(lines) > 4 else []
+    if len(factors) != 3:
+        return text
+    scale = np.array([float(factor) for factor in factors])
+    if not (np.isfinite(scale).all() and (scale > 0).all()):
+        raise ValueError("three scaling factors have to be greater than zero")
+    lines[1] = "1.0"
+    kind = next((i for i, line in enumerate(lines) if i > 5 and line.strip()[:1] in tuple("CcKk")), None)
+    counts = next(
+        (line.split() for line in lines[5:7] if line.split() and all(word.isdigit() for word in line.split())), []
+    )
+    cartesian = range(0) if kind is None else range(kind + 1, min(kind + 1 + sum(map(int, counts)), len(lines)))
+    for i in (2, 3, 4, *cartesian):
+        words = lines[i].split()
+        lines[i] = " ".join(
+            [*(f"{float(word) * one:.16g}" for word, one in zip(words[:3], scale, strict=True)), *words[3:]]
+        )
+    return "\n".join(lines)
 
 
 def _next_line(file: io.BytesIO) -> bytes:

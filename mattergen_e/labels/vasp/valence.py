@@ -76,7 +76,7 @@ def guess(
         LabelError: With reason no_valence, if none or several choices fit.
     """
     amounts = {str(e.symbol): n for e, n in structure.composition.element_composition.items()}
-    options = _by_element() | {symbol: {value} for symbol, value in (known or {}).items()}
+    options = by_element() | {symbol: {value} for symbol, value in (known or {}).items()}
     choices = [sorted(options.get(symbol, ())) for symbol in amounts]
     ask = "give bader.valence, electrons by element"
     if np.prod([float(len(choice)) for choice in choices]) > 1e5:
@@ -109,7 +109,7 @@ def potentials() -> dict[str, frozenset[float]]:
 
 
 @cache
-def _by_element() -> dict[str, set[float]]:
+def by_element() -> dict[str, set[float]]:
     """Valences of VASP's PBE potentials by element; fractional hydrogen left out."""
     found: dict[str, set[float]] = {}
     for name, values in potentials().items():

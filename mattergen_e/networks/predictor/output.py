@@ -12,7 +12,7 @@ structures counted from 0, without latents, and with more arrays:
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZipFile
@@ -21,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Structure
 
+from mattergen_e.crystals import graphs
 from mattergen_e.crystals.graphs import reduce_named, to_graph
 from mattergen_e.crystals.reading import NamedStructure
-from mattergen_e.files import add_array, replacing
+from mattergen_e.files import add_array
+from mattergen_e.journal import write_output
 from mattergen_e.networks.predictor.model import Predictor
 from mattergen_e.progress import bar
 from mattergen_e.spectra.files import dos_file
@@ -67,9 +69,7 @@ def predict_structures(
         UserError: If a structure is disordered, holds an element that MatterGen does not know, is no crystal, has no
             neighbours that the network sees, or cannot be reduced.
     """
-    from mattergen.common.utils.globals import SELECTED_ATOMIC_NUMBERS
-
-    known, cutoff = frozenset(SELECTED_ATOMIC_NUMBERS), predictor.settings.encoder.cutoff
+    known, cutoff = _limits(predictor)
     found = []
     with bar("Predicting", len(structures), wanted=progress) as advance:
         for start in range(0, len(structures), batch_size):
@@ -81,6 +81,18 @@ def predict_structures(
                 found.append(StructureSpectra(named.id, named.structure, sites[site_map], total))
             advance(len(chunk))
     return found
+
+
+def usable(predictor: Predictor, structures: Iterable[NamedStructure]) -> tuple[list[NamedStructure], list[str]]:
+    """Structures that `predict_structures` takes, and for each of the others a sentence that says why not."""
+    return graphs.usable(structures, *_limits(predictor))
+
+
+def _limits(predictor: Predictor) -> tuple[frozenset[int], float]:
+    """Atomic numbers that MatterGen knows, and how far the network sees (Å)."""
+    from mattergen.common.utils.globals import SELECTED_ATOMIC_NUMBERS
+
+    return frozenset(SELECTED_ATOMIC_NUMBERS), predictor.settings.encoder.cutoff
 
 
 def write_spectra(path: str | Path, spectra: Sequence[StructureSpectra], predictor: Predictor) -> None:
@@ -103,5 +115,4 @@ def write_spectra(path: str | Path, spectra: Sequence[StructureSpectra], predict
         add_array(archive, "total_window", np.array([grids.total.minimum, grids.total.maximum]))
         add_array(archive, "total", np.stack([found.total for found in spectra]).astype(np.float32))
         add_array(archive, "ids", np.array([found.id for found in spectra]))
-    with replacing(Path(path)) as file:
-        file.write(content.getvalue())
+    write_output(Path(path), content.getvalue())

@@ -147,7 +147,9 @@ def test_a_dos_comes_back_as_it_was(downloads, runs):
         assert found.structure == runs[name].final_structure
         assert found.properties == {"dft_band_gap": 4.44, "formation_energy_per_atom": -3.0}
         assert found.record["database_version"] == "2026.04.13"
-        assert (found.id, found.findings) == (name, [])
+        sentence = "the DOS holds 30.2 electrons up to the Fermi energy, the potentials 32"
+        warned = [("electrons_differ", sentence, False)] if name == "mp-10175" else []  # what its narrow bands lost
+        assert (found.id, [(f.reason, f.sentence, f.refused) for f in found.findings]) == (name, warned)
 
 
 def test_the_states_below_the_fermi_energy_are_the_valence_electrons(downloads):
@@ -484,3 +486,41 @@ def test_a_wrong_dos_has_a_reason(downloads, tmp_path, changes, reason):
     with pytest.raises(LabelError) as caught:
         mp.calculation(folder, SETTINGS)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(("factor", "reason"), [(71.8 / 60.0, "bad_dos"), (0.5, "bad_dos"), (0.99, None)])
+def test_a_dos_that_does_not_hold_its_electrons_is_refused(downloads, tmp_path, factor, reason):
+    """As V2O5 by tetrahedra, whose O 2p bands hold 71.8 of 60.0 electrons: the gap stays, spectra do not."""
+    folder = copy(downloads / "mp-1265", tmp_path)
+    with np.load(folder / files.DOS) as stored:
+        arrays = dict(stored)
+    np.savez(folder / files.DOS, **(arrays | {"densities": arrays["densities"] * factor}))
+    found = mp.calculation(folder, SETTINGS)
+    assert (found.dos is None) == (reason is not None) and found.properties["dft_band_gap"] == 4.44
+    assert {(f.part, f.reason) for f in found.findings} == (
+        {("total_dos", reason), ("atomic_dos", reason)} if reason else set()
+    )
+
+
+def test_electrons_of_the_potentials_that_the_task_names(downloads, tmp_path, runs):
+    """MgO with Mg_pv holds 14 electrons, with Mg 8: half of a DOS is refused whichever were taken."""
+    from mattergen_e.labels.materials_project.electrons import check_electrons
+    from mattergen_e.spectra.raw import RawDos
+
+    structure = runs["mp-1265"].final_structure
+    energies = np.linspace(-20, 20, 401)
+
+    def dos(electrons: float) -> RawDos:
+        return RawDos(energies, electrons / 0.8 * ((energies > -10) & (energies < -9.15)).astype(float))
+
+    assert check_electrons(dos(14), structure) == check_electrons(dos(8), structure, ["Mg", "O"]) == []
+    (warned,) = check_electrons(dos(14.7), structure, ["Mg_pv", "O"])
+    assert warned.reason == "electrons_differ" and not warned.refused
+    for electrons in (11, 17):
+        with pytest.raises(LabelError, match="electrons up to the Fermi energy, the potentials 14"):
+            check_electrons(dos(electrons), structure, ["Mg_pv", "O"])
+
+
+def test_the_functional_is_that_of_the_task(downloads):
+    found = mp.calculation(downloads / "mp-2955", SETTINGS)
+    assert found.record["method"] == {"functional": "PBE"}  # GGA, as the Materials Project calls it

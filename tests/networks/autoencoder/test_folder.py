@@ -71,6 +71,13 @@ def test_other_weights(make_autoencoder: Make, written: Path) -> None:
     assert "was changed" in refusal(written)
 
 
+def test_weights_that_are_no_numbers(written: Path) -> None:
+    state = torch.load(written / WEIGHTS)
+    next(iter(state.values())).view(-1)[0] = float("nan")
+    torch.save(state, written / WEIGHTS)
+    assert "NaN or infinite" in refusal(written)
+
+
 @pytest.mark.parametrize(
     "values",
     [

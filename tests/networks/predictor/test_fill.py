@@ -13,11 +13,13 @@ from mattergen_e.data.cache import load_manifest
 from mattergen_e.data.conditions import read_labels
 from mattergen_e.errors import UserError
 from mattergen_e.networks.predictor.fill import Filled, fill
+from tests.support.caches import rehash
 
 
 def rename(cache: Path, split: str, ids: list[str]) -> None:
     """Gives crystals of a split other ids."""
     np.save(cache / split / "structure_id.npy", np.array(ids))
+    rehash(cache)
 
 
 def test_predicted_calculated_and_withheld(
