@@ -34,7 +34,7 @@ from mattergen_e.upstream.models import load_model
 MATCHERS = (StructureMatcher(), StructureMatcher(stol=0.1))
 #: Cube of the longest vector of a reduced cell over the volume, below 4 in all known crystals, of one that is no match.
 FLAT = 50
-ZERO, HALF, QUARTER = [0, 0, 0], [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
+ZERO, HALF, QUARTER = [0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
 
 
 def known() -> dict[str, Structure]:
