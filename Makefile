@@ -8,16 +8,28 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export UV_LINK_MODE ?= copy
 
-.PHONY: demo test test-fast lint install clean docs
+.PHONY: demo test test-fast lint install clean docs lock
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+# Every file that is installed has the hash that the lock names: uv, and what builds a package from its source, too.
+# (--no-config: the looser constraints of pyproject.toml, which have none, are for resolving anew.)
+$(VENV)/.installed: pyproject.toml constraints.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r constraints.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	sed -n '/^uv==/,/[^\\]$$/p' constraints.lock > $(VENV)/uv.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(VENV)/uv.lock
+	$(BIN)/uv pip install --no-config --quiet --python $(BIN)/python --no-deps --build-constraint constraints.lock \
+	  --require-hashes -r constraints.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --build-constraint constraints.lock --editable .
 	touch $@
+
+# After a change of a version in constraints.txt or docs/constraints.txt.
+lock:
+	for name in constraints docs/constraints; do \
+	  rm -f $$name.lock; \
+	  $(BIN)/uv pip compile --no-config --quiet --no-deps --generate-hashes --no-annotate --no-header \
+	    --output-file $$name.lock $$name.txt; \
+	done
 
 demo: install
 	$(BIN)/mattergen-e demo
@@ -37,9 +49,10 @@ lint: install
 docs: $(VENV)-docs/.installed
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build --strict --quiet
 
-$(VENV)-docs/.installed: docs/constraints.txt
+$(VENV)-docs/.installed: docs/constraints.lock
 	test -x $(VENV)-docs/bin/python || $(PYTHON) -m venv $(VENV)-docs
-	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r docs/constraints.txt
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	  -r docs/constraints.lock
 	touch $@
 
 clean:

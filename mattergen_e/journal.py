@@ -3,7 +3,8 @@
 Labels, computed crystals, stages of an evaluation, chunks of a reference and batches of a run are kept by it. A journal
 has four parts, which a job takes as it needs them:
 
-- `hold`: the folder, made, locked and swept of what a killed process left in it;
+- `hold`: the folder, made, locked and swept of what a killed process left in it; `claim` does so for an output that is
+  yet to appear, beside it;
 - `LineJournal`: items that are small, each a line of JSON at the end of one file;
 - `FileJournal`: items that are large or are written by several processes at once, each a file of its own;
 - `difference`: the first setting in which a run and its resume differ. Where the settings are written down is the
@@ -37,7 +38,7 @@ from typing import IO, Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from mattergen_e.errors import UserError
-from mattergen_e.files import remove_temporary, replacing
+from mattergen_e.files import lock_beside, recover, remove_temporary, replacing
 
 LOCK_NAME = ".mattergen_e.lock"
 CHOOSE_ANOTHER = "choose another --out"
@@ -48,20 +49,24 @@ _WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
 
 
 class Lock:
-    """An exclusive lock on a folder; the kernel drops it with the process, however that ends.
+    """An exclusive lock on a folder, or on an output; the kernel drops it with the process, however that ends.
 
     filelock's lock (which follows no symbolic link), besides which the file holds the process that has it, and is
     removed with it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, held: Path, file: Path | None = None) -> None:
         """Takes the lock.
+
+        Args:
+            held: What it is for.
+            file: The file that is locked; None for one in the folder `held`.
 
         Raises:
             UserError: If another run has it.
-            OSError: If the folder cannot be written to.
+            OSError: If the file cannot be written to.
         """
-        self._path = folder / LOCK_NAME
+        self._path = file or held / LOCK_NAME
         self._lock = FileLock(self._path, timeout=0, thread_local=False, fallback_to_soft=False)
         self.released = False
         while True:
@@ -72,17 +77,17 @@ class Lock:
                 if owner is None:  # its former owner removed the file in between
                     continue
                 raise UserError(
-                    f"{folder} is in use by another run (process {owner or 'unknown'}): wait until it has ended, or "
-                    "give another output folder."
+                    f"{held} is in use by another run (process {owner or 'unknown'}): wait until it has ended, or "
+                    f"give another output{'' if file else ' folder'}."
                 ) from None
             except OSError as error:
                 if error.errno not in _WITHOUT_LOCKS:
                     raise
-                warnings.warn(f"{folder} is on a file system without locks: run only one process on it.", stacklevel=2)
+                warnings.warn(f"{held} is on a file system without locks: run only one process on it.", stacklevel=2)
             break
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
-        os.write(file, str(os.getpid()).encode())
-        os.close(file)
+        number = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+        os.write(number, str(os.getpid()).encode())
+        os.close(number)
 
     def release(self) -> None:
         """Removes the lock file and gives up the lock."""
@@ -114,8 +119,7 @@ def hold(folder: Path, *parts: str, advice: str = CHOOSE_ANOTHER) -> Iterator[No
     Raises:
         UserError: If another process holds it, or something in it cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with _writable(folder, advice), _made(folder):
         lock = Lock(folder)
         try:
             for part in ("", *parts):
@@ -123,9 +127,60 @@ def hold(folder: Path, *parts: str, advice: str = CHOOSE_ANOTHER) -> Iterator[No
             yield
         finally:
             lock.release()
+
+
+@contextmanager
+def claim(target: Path, advice: str = CHOOSE_ANOTHER) -> Iterator[None]:
+    """Keeps the name of an output for this process alone, while it is made beside what has the name.
+
+    What a killed process left of it is put right first.
+
+    Args:
+        target: A file or a folder that is written as a whole (`mattergen_e.files.appearing`, `.replacing`).
+        advice: What to do if it cannot be written.
+
+    Raises:
+        UserError: If another process makes it, or it cannot be written.
+    """
+    with _writable(target, advice):
+        file = lock_beside(target)
+        with _made(file.parent):
+            lock = Lock(target, file)
+            try:
+                recover(target)
+                yield
+            finally:
+                lock.release()
+
+
+def write_output(path: Path, content: bytes, advice: str = CHOOSE_ANOTHER) -> None:
+    """Writes a file that is an output by itself; see `claim`."""
+    with claim(path, advice), replacing(path, path) as file:
+        file.write(content)
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The folder, with those above it; what had to be made goes again if nothing came into it."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for path in new:
+                path.rmdir()
+
+
+@contextmanager
+def _writable(place: Path, advice: str) -> Iterator[None]:
+    """What the file system refuses, in one sentence."""
+    try:
+        yield
     except OSError as error:
-        place = error.filename or folder
-        raise UserError(f"{place} cannot be written to ({error.strerror or error}): {advice}.") from error
+        raise UserError(f"{error.filename or place} cannot be written to ({error.strerror or error}): {advice}.") from (
+            error
+        )
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------
@@ -224,7 +279,11 @@ class LineJournal:
                 if not skip_damaged:
                     raise ValueError(f"line {number}: {error}") from error
         if whole < len(content) and not self._read_only:
-            os.truncate(self.path, whole)
+            file = os.open(self.path, os.O_WRONLY | os.O_NOFOLLOW)
+            try:
+                os.ftruncate(file, whole)
+            finally:
+                os.close(file)
 
     def _note(self, entry: Any) -> None:
         found = self._read(entry)
@@ -246,7 +305,7 @@ class LineJournal:
         """
         line = json.dumps(entry, allow_nan=False).encode() + b"\n"
         if self._file is None:
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
         end = os.fstat(self._file).st_size
         try:
             while line:

@@ -19,7 +19,7 @@ PACKAGE = "mattergen_e"
 
 #: From bottom to top; rooms of one line do not import each other, but for the first, where each file is small.
 ORDER = [
-    ["errors", "files", "journal", "parallel", "progress", "provenance", "quiet", "types"],
+    ["errors", "files", "journal", "limits", "parallel", "progress", "provenance", "quiet", "types"],
     ["fallbacks"],
     ["upstream"],
     ["crystals"],

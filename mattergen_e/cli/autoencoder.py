@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from enum import StrEnum
 from pathlib import Path
@@ -97,6 +98,7 @@ def evaluate(
     from mattergen_e.quiet import quiet
 
     with quiet():
+        from mattergen_e.journal import write_output
         from mattergen_e.networks.autoencoder import evaluation
         from mattergen_e.networks.autoencoder.folder import load
 
@@ -112,9 +114,11 @@ def evaluate(
         f"{shown['largest_deviation']}, largest absolute value {shown['largest']}."
     )
     if out is not None:
-        out.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")
+        write_output(out, json.dumps(found.to_json(), indent=2).encode() + b"\n")
     if figure is not None:
-        evaluation.draw(found, autoencoder).savefig(figure, dpi=200)
+        content = io.BytesIO()
+        evaluation.draw(found, autoencoder).savefig(content, dpi=200, format=figure.suffix[1:].lower())
+        write_output(figure, content.getvalue(), "choose another --figure")
 
 
 def check_device(device: Device) -> str:

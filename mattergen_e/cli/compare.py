@@ -83,10 +83,6 @@ def _render(comparison: Comparison, wanted: Format) -> str:
 
 
 def _write(out: Path, text: str) -> None:
-    from mattergen_e.files import replacing
+    from mattergen_e.journal import write_output
 
-    try:
-        with replacing(out) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}): choose another --out.") from None
+    write_output(out, text.encode())

@@ -101,6 +101,7 @@ def evaluate(
     from mattergen_e.quiet import quiet
 
     with quiet():
+        from mattergen_e.journal import write_output
         from mattergen_e.networks.predictor import evaluation
         from mattergen_e.networks.predictor.folder import load
 
@@ -109,7 +110,7 @@ def evaluate(
     for table in tables(found):
         stdout().print(table)
     if out is not None:
-        out.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")
+        write_output(out, json.dumps(found.to_json(), indent=2).encode() + b"\n")
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mattergen_e.cli.settings import SHIPPED
 from mattergen_e.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ def evaluate(
         Path,
         typer.Argument(metavar="OUT", help="Output folder of a generation, a folder of CIFs, or a file of crystals."),
     ],
-    reference: Annotated[Path, typer.Option(help="Folder written by `mattergen-e reference build`.")],
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Folder of `mattergen-e reference build` or `pack`. Default: checkpoints/reference_mp."),
+    ] = None,
     relax: Annotated[bool, typer.Option("--relax/--no-relax", help="Relax the unique and novel crystals.")] = True,
     relax_all: Annotated[bool, typer.Option("--relax-all", help="Relax all crystals.")] = False,
     calculator: Annotated[
@@ -88,7 +92,7 @@ def evaluate(
     """Judge generated crystals: unique, novel, stable, valid, on target; goes on where it was stopped."""
     from mattergen_e.evaluation.settings import TOLERANCES, EvaluationSettings, parse_numbers
 
-    check_paths(crystals, reference)
+    reference = check_paths(crystals, reference)
     from mattergen_e.evaluation.spectra.targets import parse_request
 
     settings = EvaluationSettings(
@@ -134,19 +138,26 @@ def _run(
             raise typer.Exit(130) from None
 
 
-def check_paths(crystals: Path, reference: Path) -> None:
+def check_paths(crystals: Path, reference: Path | None) -> Path:
     """Whether the input and the reference are there at all.
+
+    Returns:
+        The reference; that of this repository if none is given.
 
     Raises:
         UserError: If one is not.
     """
     if not crystals.exists():
         raise UserError(f"{crystals} does not exist: give the output folder of a generation, or files of crystals.")
+    if reference is None and not SHIPPED.is_dir():
+        raise UserError(f"{SHIPPED} is not here: give --reference, or run the command in a checkout of mattergen-e.")
+    reference = reference or SHIPPED
     if not reference.is_dir():
         raise UserError(
             f"{reference} is no folder of a reference: make one with `mattergen-e reference build CACHE --out "
             f"{reference}`."
         )
+    return reference
 
 
 def which(relax: bool, relax_all: bool, energies: Path | None) -> Literal["un", "all", "none"]:

@@ -73,12 +73,13 @@ def read_settings(path: Path | None, average_equivalent: bool, allow_unconverged
     from pydantic import ValidationError
 
     from mattergen_e.labels.settings import LabelSettings
+    from mattergen_e.limits import read_yaml
 
     given = {}
     if path is not None:
         try:
-            given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            given = read_yaml(path) or {}
+        except (OSError, yaml.YAMLError) as error:
             raise UserError(f"{path} cannot be read as YAML ({' '.join(str(error).split())}).") from error
     try:
         read = LabelSettings.model_validate(given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,7 @@ def dos(
 
     with quiet():
         from mattergen_e.generation.store import read_crystals
+        from mattergen_e.journal import write_output
         from mattergen_e.networks.autoencoder.evaluation import check_figure
 
         check_figure(to)
@@ -45,8 +47,9 @@ def dos(
         raise UserError(f"{out} has no crystal {index}: give one of the {len(crystals)} indices of its JSON lines.")
     if crystals[index].spectra is None:
         raise UserError(f"the crystals in {out} have no spectra: generate with a model of the descriptor atomic_dos.")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    draw(crystals[index]).savefig(to, dpi=150)
+    content = io.BytesIO()
+    draw(crystals[index]).savefig(content, dpi=150, format=to.suffix[1:].lower())
+    write_output(to, content.getvalue(), "choose another --to")
     typer.echo(f"crystal {index}, {crystals[index].structure.composition.reduced_formula}: {to}")
 
 

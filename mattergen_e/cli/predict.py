@@ -87,6 +87,7 @@ def accuracy(
     from mattergen_e.quiet import quiet
 
     with quiet():
+        from mattergen_e.journal import write_output
         from mattergen_e.prediction.accuracy import measure, measure_file
         from mattergen_e.upstream.models import load_model
 
@@ -102,4 +103,4 @@ def accuracy(
     for table in accuracy_tables(results):
         stdout().print(table)
     if out is not None:
-        out.write_text(json.dumps([asdict(r) for r in results], indent=2) + "\n")
+        write_output(out, json.dumps([asdict(r) for r in results], indent=2).encode() + b"\n")

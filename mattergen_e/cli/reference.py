@@ -70,6 +70,23 @@ def build(
     show(manifest, out, reused, stdout())
 
 
+@app.command()
+def pack(
+    folder: Annotated[Path, typer.Argument(help="A reference that is built.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the packed copy.")],
+) -> None:
+    """Compress a reference to share it; commands take the copy as they take the original."""
+    from mattergen_e.quiet import quiet
+
+    with quiet():
+        from mattergen_e.reference import Reference
+        from mattergen_e.reference.packed import pack as run
+
+        opened = Reference.open(folder)
+        size = run(opened.path, out, [*opened.manifest.arrays])
+    typer.echo(f"{out}: {len(opened):,} crystals, {size / 1e6:.1f} MB")
+
+
 def show(manifest: ReferenceManifest, out: Path, reused: bool, console: Console) -> None:
     """Prints what a reference holds.
 

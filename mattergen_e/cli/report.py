@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mattergen_e.cli.settings import SHIPPED
 from mattergen_e.errors import UserError
 
 
@@ -17,7 +18,10 @@ def report(
     ],
     out: Annotated[Path, typer.Option(help="Page to write; one that exists is replaced.")],
     reference: Annotated[
-        Path | None, typer.Option(help="Reference set, for the training distribution of the properties.")
+        Path | None,
+        typer.Option(
+            help="Reference set, for the training distribution of the properties. Default: checkpoints/reference_mp."
+        ),
     ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the page; by default the names of the runs.")] = None,
     gallery: Annotated[int, typer.Option(help="Most crystals to show of each run.", min=0)] = 24,
@@ -29,6 +33,8 @@ def report(
         raise UserError(f"{out} is a folder: give the file to write, for instance {out / 'report.html'}.")
     if not out.parent.is_dir():
         raise UserError(f"the folder {out.parent} does not exist: make it, or choose another --out.")
+    if reference is None and SHIPPED.is_dir():
+        reference = SHIPPED
     with quiet():
         from mattergen_e.report.page import write_report
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mattergen_e.cli.settings import SHIPPED
 from mattergen_e.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,7 +50,11 @@ def screen(
         bool, typer.Option("--generated", help="Compare the spectra that a joint model generated.")
     ] = False,
     reference: Annotated[
-        Path | None, typer.Option(help="Folder of `mattergen-e reference build`. Default: elements alone, no hull.")
+        Path | None,
+        typer.Option(
+            help="Folder of `mattergen-e reference build` or `pack`. Default: checkpoints/reference_mp for CHGNet, "
+            "else elements alone, no hull."
+        ),
     ] = None,
     evaluation: Annotated[
         Path | None, typer.Option(help="Evaluation whose relaxations are used. Default: OUT/evaluation.")
@@ -66,6 +71,8 @@ def screen(
     backend: Annotated[str, typer.Option(help="Of joblib: loky, threading, dask[:ADDRESS], ray[:ADDRESS].")] = "loky",
 ) -> None:
     """Shortlist generated crystals for DFT: relaxed, stable enough, nearest to a spectrum; goes on where it stopped."""
+    if reference is None and SHIPPED.is_dir() and calculator in (None, "chgnet"):
+        reference = SHIPPED
     check_paths(crystals, target, reference, evaluation)
     from mattergen_e.screening.settings import PREDICTOR, ScreenSettings, parse_site
 

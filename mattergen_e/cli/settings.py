@@ -12,6 +12,9 @@ from mattergen_e.errors import UserError, first_problem
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
+#: The reference of this repository, where a command is called in a checkout.
+SHIPPED = Path("checkpoints/reference_mp")
+
 
 def _trust(wanted: bool) -> None:
     if wanted:
@@ -46,11 +49,13 @@ def read_settings(kind: type[Settings], path: Path | None, given: dict[str, Any]
     """
     import yaml
 
+    from mattergen_e.limits import read_yaml
+
     read: Any = {}
     if path is not None:
         try:
-            read = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            read = read_yaml(path) or {}
+        except (OSError, yaml.YAMLError) as error:
             raise UserError(f"{path} cannot be read as YAML ({' '.join(str(error).split())}).") from error
     if not isinstance(read, dict):
         raise UserError(f"{path} does not hold settings: write keys and values, as in {page}.")

@@ -198,7 +198,7 @@ def _frames(lines: list[str]) -> Iterator[str]:
         if not count:
             start += 1
             continue
-        stop = start + 2 + int(count) if count.isdecimal() else len(lines) + 1
+        stop = start + 2 + int(count) if count.isdecimal() and len(count) < 13 else len(lines) + 1
         yield "\n".join(lines[start:stop]) + "\n"
         start = stop
 
@@ -207,7 +207,7 @@ def _frame(text: str, entry: CrystalEntry) -> CrystalEntry:
     import ase.io
 
     count, *rest = text.splitlines()
-    if not count.strip().isdecimal() or len(rest) < 1 + int(count):
+    if not count.strip().isdecimal() or len(count) > 13 or len(rest) < 1 + int(count):
         raise ValueError(f"{count.strip()[:50]!r} is not its number of sites")
     atoms: Any = ase.io.read(io.StringIO(_without_isotopes(count, rest)), format="extxyz")
     if not all(atoms.pbc):

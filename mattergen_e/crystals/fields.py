@@ -21,6 +21,7 @@ from mattergen_e.crystals.alignment import reduce_cell
 from mattergen_e.crystals.checks import EntryError, check_cell, check_lattice
 from mattergen_e.crystals.dictionary import ISOTOPES, read_lattice, split_dictionary
 from mattergen_e.errors import UserError, brief
+from mattergen_e.limits import open_npz
 
 ID_KEYS = ("material_id", "id")
 SPLITS = ("train", "val", "test")
@@ -189,7 +190,7 @@ def read_label_arrays(folder: Path, name: Any) -> dict[str, NDArray[np.float64]]
     if not path.is_relative_to(folder.resolve()):
         raise EntryError("broken_entry", f"the arrays {str(name)[:80]!r} are outside the folder of the labels")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open_npz(path) as arrays:
             return {key: np.asarray(arrays[key], dtype=np.float64) for key in arrays.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise EntryError("broken_entry", f"the arrays {str(name)[:80]!r} cannot be read ({brief(error)})") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mattergen_e.errors import UserError
+from mattergen_e.limits import read_bytes
 
 NAMES = ("index", "key", "id", "material_id")
 """What may name the crystal of a row, in the order in which it is looked for."""
@@ -36,9 +36,8 @@ def raw_rows(
     if not name.endswith(formats):
         raise UserError(f"{path} is of an unknown format: give a file named {' or '.join(formats)}.")
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.name.lower().endswith(".gz") else data).decode("utf-8-sig")
-    except (OSError, EOFError, ValueError) as error:
+        text = read_bytes(path).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): check the path.") from None
     yield from _csv_rows(path, text, check_columns) if name.endswith(".csv") else _json_rows(path, text)
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
-import uuid
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 from itertools import batched
 from pathlib import Path
@@ -29,6 +27,8 @@ from mattergen_e.data.collect import (
 )
 from mattergen_e.data.sources import ReadOptions, Record, iter_records, parse_record
 from mattergen_e.errors import UserError, brief
+from mattergen_e.files import appearing
+from mattergen_e.journal import claim
 from mattergen_e.labels.folder import LABELS, read_settings
 from mattergen_e.labels.method import check_one, count
 from mattergen_e.labels.quantities import COMMON, PRODUCED, SETTINGS_OF
@@ -117,8 +117,54 @@ def build_cache(
     collector = Collector(seed, split_fractions, read_ids(exclude_ids), strict, tuple(functionals))
     for item in dropped:
         collector.add(item)
+    with claim(out):
+        _check_target(out, overwrite)  # as a killed process left it, or another one
+        counts = _collect(files, collector, read, limits, jobs, site_values is not None, progress)
+        items = [item for kept in collector.kept.values() for item in kept]
+        if not mix_functionals:
+            check_one([(item.id, item.method) for item in items], several=len(functionals) > 1)
+        arrays, infos = property_arrays(collector.kept, dict(read.properties), properties is not None)
+        with appearing(out) as folder:
+            splits, values = write_splits(folder, collector, arrays, read)
+            manifest = cache.Manifest(
+                mattergen_e_version=mattergen_e.__version__,
+                packages=versions(PACKAGES),
+                created=datetime.now(UTC).replace(microsecond=0),
+                settings=_settings(read, limits, collector) | {"mix_functionals": mix_functionals},
+                sources=[_describe(file, n) for file, n in zip(files, counts, strict=True)],
+                splits=splits,
+                site_values=values[cache.SITES_FOLDER],
+                crystal_values=values[cache.CRYSTALS_FOLDER],
+                grid_values=values[cache.GRIDS_FOLDER],
+                processing=_processing(files, read, {name for part in values.values() for name in part}),
+                properties=infos,
+                functionals=count(item.method for item in items),
+                spin_polarised=sum(item.method.spin is True for item in items),
+                warnings=warnings_of(items),
+                excluded=collector.excluded,
+                dropped_by_reason=collector.counts(),
+                dropped=[cache.DroppedEntry(**vars(item)) for item in collector.dropped],
+            )
+            (folder / cache.MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            _check_target(out, overwrite)
+    return manifest
 
-    asked = read if site_values is not None else None
+
+def _collect(
+    files: Sequence[Path],
+    collector: Collector,
+    read: ReadOptions,
+    limits: CheckOptions,
+    jobs: int | None,
+    named: bool,
+    progress: bool,
+) -> list[int]:
+    """Reads all files into the collector; `named`: the values to keep were named.
+
+    Returns:
+        Entries of each file.
+    """
+    asked = read if named else None
     counts = [sum(1 for _ in iter_records(file, asked)) for file in files]
     records = (record for file in files for record in iter_records(file, asked))
     outcomes = _outcomes(records, read, limits, _n_jobs(jobs, sum(counts)))
@@ -126,35 +172,8 @@ def build_cache(
         for outcome in outcomes:
             collector.add(outcome)
             advance()
-    _check_outcome(collector, read, site_values is not None)
-    items = [item for kept in collector.kept.values() for item in kept]
-    if not mix_functionals:
-        check_one([(item.id, item.method) for item in items], several=len(functionals) > 1)
-
-    arrays, infos = property_arrays(collector.kept, dict(read.properties), properties is not None)
-    with _appearing(out, overwrite) as folder:
-        splits, values = write_splits(folder, collector, arrays, read)
-        manifest = cache.Manifest(
-            mattergen_e_version=mattergen_e.__version__,
-            packages=versions(PACKAGES),
-            created=datetime.now(UTC).replace(microsecond=0),
-            settings=_settings(read, limits, collector) | {"mix_functionals": mix_functionals},
-            sources=[_describe(file, n) for file, n in zip(files, counts, strict=True)],
-            splits=splits,
-            site_values=values[cache.SITES_FOLDER],
-            crystal_values=values[cache.CRYSTALS_FOLDER],
-            grid_values=values[cache.GRIDS_FOLDER],
-            processing=_processing(files, read, {name for part in values.values() for name in part}),
-            properties=infos,
-            functionals=count(item.method for item in items),
-            spin_polarised=sum(item.method.spin is True for item in items),
-            warnings=warnings_of(items),
-            excluded=collector.excluded,
-            dropped_by_reason=collector.counts(),
-            dropped=[cache.DroppedEntry(**vars(item)) for item in collector.dropped],
-        )
-        (folder / cache.MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    return manifest
+    _check_outcome(collector, read, named)
+    return counts
 
 
 def check_options(
@@ -272,36 +291,12 @@ def _n_jobs(jobs: int | None, n_entries: int) -> int:
     return max(1, min(wanted, math.ceil(n_entries / CHUNK) if jobs is not None else n_entries // (4 * CHUNK)))
 
 
-@contextmanager
-def _appearing(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A new folder beside `out` that takes its name if the block ends well, and vanishes if not."""
-    token = uuid.uuid4().hex[:8]
-    partial = out.parent / f".{out.name}.{token}.partial"
-    old = out.parent / f".{out.name}.{token}.old"
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"{out.parent} cannot be written to ({error}): choose another --out.") from error
-    try:
-        yield partial
-        _check_target(out, overwrite)
-        if out.exists():
-            out.rename(old)
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        if old.exists() and not out.exists():
-            old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _check_target(out: Path, overwrite: bool) -> None:
     if not out.exists():
         return
     if not overwrite:
         raise UserError(f"{out} exists: choose another --out, or replace it with --overwrite.")
-    if not (out / cache.MANIFEST_NAME).is_file():
+    if not cache.is_cache(out):
         raise UserError(f"{out} is not a cache of this package, so --overwrite does not replace it: choose another.")
 
 

@@ -17,18 +17,21 @@ All but `sites/`, `crystals/`, `grids/` and the manifest is MatterGen's own layo
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from mattergen_e.crystals.quantity import Place, Quantity
 from mattergen_e.errors import UserError, first_problem
+from mattergen_e.files import check_name
+from mattergen_e.limits import read_npy
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -98,6 +101,16 @@ class DroppedEntry(_Model):
     sentence: str
 
 
+def _simple(names: dict[str, Any]) -> dict[str, Any]:
+    for name in names:
+        check_name(name)
+    return names
+
+
+#: By the name of a folder or of a file in the cache.
+type ByName[T] = Annotated[dict[str, T], AfterValidator(_simple)]
+
+
 class Manifest(_Model):
     """What a cache holds and where it comes from.
 
@@ -111,12 +124,12 @@ class Manifest(_Model):
     created: datetime
     settings: dict[str, Any]
     sources: list[SourceFile]
-    splits: dict[str, SplitInfo]
-    site_values: dict[str, SiteValue]
-    crystal_values: dict[str, SiteValue] = Field(default_factory=dict)
-    grid_values: dict[str, SiteValue] = Field(default_factory=dict)
+    splits: ByName[SplitInfo]
+    site_values: ByName[SiteValue]
+    crystal_values: ByName[SiteValue] = Field(default_factory=dict)
+    grid_values: ByName[SiteValue] = Field(default_factory=dict)
     processing: dict[str, Any] = Field(default_factory=dict)
-    properties: dict[str, PropertyInfo]
+    properties: ByName[PropertyInfo]
     functionals: dict[str, int] = Field(default_factory=dict)
     spin_polarised: int = Field(default=0, ge=0)
     warnings: list[str] = Field(default_factory=list)
@@ -161,6 +174,15 @@ def load_manifest(path: str | Path) -> Manifest:
         ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
+
+
+def is_cache(folder: str | Path) -> bool:
+    """Whether a folder was written by `mattergen-e data build`, whatever became of its arrays."""
+    try:
+        found = json.loads((Path(folder) / MANIFEST_NAME).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"mattergen_e_version", "splits"} <= found.keys()
 
 
 def open_sites(split_dir: str | Path, name: str) -> NDArray[np.float32]:
@@ -275,10 +297,10 @@ def load_array(path: str | Path, mmap: bool = True) -> NDArray[Any]:
         UserError: If the file is missing, is not a plain array, or is not the one that was built.
     """
     try:
-        array = np.asarray(np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False))
+        array = np.asarray(read_npy(path, mmap))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: build the cache with 'mattergen-e data build'.") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a plain array ({error}): build the cache anew.") from error
     check_bytes(Path(path).with_suffix(""), array)
     return array

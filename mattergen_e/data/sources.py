@@ -37,6 +37,7 @@ from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.errors import UserError, brief
 from mattergen_e.labels.folder import LABELS, is_label_folder, read_settings
 from mattergen_e.labels.method import Method, of_label
+from mattergen_e.limits import TooLarge, lines
 
 CSV_SUFFIXES = (".csv", ".csv.gz")
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -158,7 +159,7 @@ def iter_records(path: str | Path, options: ReadOptions | None = None) -> Iterat
             for record in _csv_records(path, handle, options) if is_csv else _jsonl_records(path, handle):
                 empty = False
                 yield record
-    except (OSError, EOFError, zlib.error, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, csv.Error, TooLarge) as error:
         raise UserError(f"{path} cannot be read to its end ({error}): copy or write it anew.") from error
     if empty:
         raise UserError(f"{path} is empty: expected {CSV_EXPECTED if is_csv else JSONL_EXPECTED} for every crystal.")
@@ -186,7 +187,7 @@ def _open_text(path: Path) -> IO[str]:
 
 def _jsonl_records(path: Path, handle: IO[str]) -> Iterator[Record]:
     first = True
-    for number, line in enumerate(handle, start=1):
+    for number, line in enumerate(lines(handle), start=1):
         if not line.strip():
             continue
         record = Record(f"{path.name}:{number}", line)
@@ -211,7 +212,7 @@ def _check_first_line(path: Path, record: Record) -> None:
 
 def _csv_records(path: Path, handle: IO[str], options: ReadOptions | None) -> Iterator[Record]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    reader = csv.reader(handle)
+    reader = csv.reader(lines(handle))
     header = next(reader, None)
     if header is None:
         return

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from mattergen_e.errors import UserError
+from mattergen_e.limits import open_npz
 from mattergen_e.networks.autoencoder.folder import Description
 from mattergen_e.networks.autoencoder.model import Autoencoder
 from mattergen_e.networks.autoencoder.network import Network
@@ -122,7 +123,7 @@ def from_bytes(content: torch.Tensor, where: str) -> Autoencoder:
         UserError: If the bytes are damaged, or the fingerprint is not that of what was read.
     """
     try:
-        with np.load(io.BytesIO(content.numpy().tobytes()), allow_pickle=False) as archive:
+        with open_npz(io.BytesIO(content.numpy().tobytes())) as archive:
             description = Description.model_validate_json(str(archive[DESCRIPTION]))
             weights = {n.removeprefix(WEIGHT): torch.from_numpy(archive[n]) for n in archive.files if WEIGHT in n}
         with torch.random.fork_rng(devices=[]):  # the first weights are random
@@ -147,7 +148,7 @@ def described_grid(content: torch.Tensor | None) -> EnergyGrid | None:
     if content is None:
         return None
     try:
-        with np.load(io.BytesIO(content.numpy().tobytes()), allow_pickle=False) as archive:
+        with open_npz(io.BytesIO(content.numpy().tobytes())) as archive:
             return Description.model_validate_json(str(archive[DESCRIPTION])).processing.grid
     except (LookupError, AttributeError, TypeError, ValueError, OSError, zipfile.BadZipFile):
         return None

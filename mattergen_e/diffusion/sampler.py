@@ -26,11 +26,15 @@ from mattergen_e.types import Graphs
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """What to do with results: `existing` is 'refuse', 'resume' or 'overwrite'; `redraws` of degenerate crystals."""
+    """What to do with results: `existing` is 'refuse', 'resume' or 'overwrite'; `redraws` of degenerate crystals.
+
+    `halve`: whether a batch that does not fit the memory is drawn in parts.
+    """
 
     existing: Literal["refuse", "resume", "overwrite"] = "refuse"
     trajectories: bool = False
     redraws: int = 3
+    halve: bool = False
 
     def __post_init__(self) -> None:
         if self.existing not in ("refuse", "resume", "overwrite"):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Why a crystal cannot be judged, besides the reasons of `data.checks.REASONS`.
 NOT_GENERATED = "not_generated"
+#: Most crystals that may be missing: what a file says beyond that is not believed.
+MAX_MISSING = 10**6
 REASONS = {
     "broken_entry": "the line or its structure cannot be read",
     "broken_cif": "the CIF cannot be read",
@@ -128,6 +130,7 @@ def read_candidates(path: str | Path, asked: int | None = None) -> Candidates:
     path = Path(path)
     entries, files = read_entries(path)
     run, run_file = _read_run(path if path.is_dir() else path.parent, files)
+    given = asked is not None
     if asked is None and run:
         asked = max(run["crystals"] + run["failed"], len(entries))
     if asked is None:
@@ -136,6 +139,9 @@ def read_candidates(path: str | Path, asked: int | None = None) -> Candidates:
         raise UserError(
             f"{path} holds no crystals: give the output folder of a generation, or files or folders of CIFs."
         )
+    if asked - len(entries) > MAX_MISSING:
+        said = f"--asked is {asked}" if given else f"{run_file[0]} says that {asked} were asked for"
+        raise UserError(f"{path} holds {len(entries)} crystals, but {said}: give --asked with the right number.")
     if asked < len(entries):
         raise UserError(f"{path} holds {len(entries)} crystals, but --asked is {asked}: give at least {len(entries)}.")
     conditions = dict(run.get("settings", {}).get("conditions") or {})
@@ -182,12 +188,20 @@ def _candidate(entry: Entry, conditions: Mapping[str, Any]) -> Candidate:
         reason=reason,
         sentence=sentence,
         key=structure_key(structure) if structure is not None else _key_of_nothing(entry.index, str(reason)),
-        conditions={**conditions, **entry.conditions},
+        conditions={**_of_crystal(conditions, entry.index or 0), **entry.conditions},
         spectra=entry.spectra if structure is not None else None,
         name=entry.name,
         values=entry.values,
         arrays=entry.arrays,
     )
+
+
+def _of_crystal(conditions: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """What one crystal of a run was asked for: several values are given in turn."""
+    return {
+        name: value[index % len(value)] if isinstance(value, list) and value else value
+        for name, value in conditions.items()
+    }
 
 
 def _judgeable(structure: Structure) -> Structure:
@@ -233,7 +247,7 @@ def _absent(present: set[int], number: int, conditions: Mapping[str, Any]) -> li
             reason=NOT_GENERATED,
             sentence=REASONS[NOT_GENERATED],
             key=_key_of_nothing(index, NOT_GENERATED),
-            conditions=dict(conditions),
+            conditions=_of_crystal(conditions, index),
         )
         for index, _ in zip(free, range(number), strict=False)
     ]

@@ -16,6 +16,7 @@ from mattergen_e.crystals.dictionary import read_dictionary
 from mattergen_e.crystals.tables import read_rows, row_name
 from mattergen_e.errors import UserError
 from mattergen_e.labels.folder import LABELS, is_label_folder, read_settings
+from mattergen_e.limits import open_npz
 from mattergen_e.provenance import hash_file
 from mattergen_e.spectra.grid import EnergyGrid
 
@@ -88,7 +89,7 @@ class Label:
         if self.arrays is None:
             return None
         try:
-            with np.load(self.arrays, allow_pickle=False) as arrays:
+            with open_npz(self.arrays) as arrays:
                 return arrays.get(name)
         except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise UserError(f"{self.arrays} is damaged ({error}): label anew with 'mattergen-e data label'.") from None

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mattergen_e.crystals import entries
 from mattergen_e.crystals.entries import CrystalEntry
 from mattergen_e.crystals.names import KINDS, OUTPUTS, is_structure_file, natural_key, structure_files
 from mattergen_e.errors import UserError
+from mattergen_e.limits import open_npz
 from mattergen_e.spectra.files import DOS_NAME, read_dos
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _arrays(folder: Path, told: Any, opened: dict[Path, dict[str, NDArray[Any]]]
         file = folder / Path(str(where.get("file") if isinstance(where, dict) else where)).name
         try:
             if file not in opened:
-                with np.load(file, allow_pickle=False) as content:
+                with open_npz(file) as content:
                     opened[file] = dict(content)
             if (key := where["keys"].get(name)) is not None:
                 arrays[name] = opened[file][key]

@@ -21,6 +21,7 @@ from mattergen_e.data.conditions import CACHED
 from mattergen_e.diffusion.guidance_target import NAME, SITES, TARGET, GuidanceTarget, read_guidance, values_of
 from mattergen_e.errors import UserError
 from mattergen_e.generation.constraints.reading import Constraints, read_constraints
+from mattergen_e.generation.properties import SYSTEM, Value, read_properties
 from mattergen_e.targets.targets import Targets, file_name, read_targets
 from mattergen_e.upstream import exit_on_user_error
 
@@ -41,20 +42,20 @@ class Sizes:
 
     @classmethod
     def read(
-        cls, distribution: str, num_atoms: int | Sequence[int] | None, constraints: Constraints | None = None
+        cls, distribution: str, num_atoms: int | str | Sequence[int] | None, constraints: Constraints | None = None
     ) -> Sizes:
-        """Takes the numbers themselves, else the constraints, else MatterGen's distribution.
+        """Takes the numbers themselves, else the constraints, else MatterGen's distribution; its name is a number, too.
 
         Raises:
             UserError: If a number makes no sense, or the constraints contradict it.
         """
+        if isinstance(num_atoms, str) and num_atoms in NUM_ATOMS_DISTRIBUTIONS:
+            distribution, num_atoms = num_atoms, None
         if distribution not in NUM_ATOMS_DISTRIBUTIONS:
             raise UserError(
                 f"num_atoms_distribution is '{distribution}': use one of {', '.join(NUM_ATOMS_DISTRIBUTIONS)}."
             )
-        choices = [num_atoms] if isinstance(num_atoms, int) else list(num_atoms or [])
-        if any(n < 1 for n in choices):
-            raise UserError("condition_loader_partial.num_atoms must be 1 or more sites.")
+        choices = _choices(num_atoms)
         if constraints is not None:
             _check_choices(choices, constraints)
             values, weights = constraints.sizes(distribution)
@@ -69,6 +70,35 @@ class Sizes:
     def draw(self, seed: int | None, n: int) -> NDArray[np.int64]:
         """Numbers of sites of n crystals, (n,)."""
         return np.random.default_rng(seed).choice(self.values, size=n, p=self.weights)
+
+
+def _choices(num_atoms: Any) -> list[int]:
+    """The numbers of sites that were asked for; none if the distribution is to tell them.
+
+    Raises:
+        UserError: If one is no whole number from 1 on.
+    """
+    if isinstance(num_atoms, Sequence) and not isinstance(num_atoms, str):
+        asked: list[Any] = list(num_atoms)
+    else:
+        asked = [] if num_atoms is None else [num_atoms]
+    found: list[int] = []
+    for number in asked:
+        whole = isinstance(number, int | float) and not isinstance(number, bool) and number == int(number)
+        if not whole or number < 1:
+            raise UserError(
+                f"condition_loader_partial.num_atoms is {num_atoms!r}, but num_atoms must be 1 or more sites: give a "
+                f"whole number, a list of them, or {', '.join(NUM_ATOMS_DISTRIBUTIONS)}."
+            )
+        found.append(int(number))
+    return found
+
+
+def _check_counts(num_samples: Any, batch_size: Any) -> None:
+    """Refuses numbers of crystals that are no whole numbers from 1 on."""
+    for number in (num_samples, batch_size):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise UserError(f"--num_batches and --batch_size must be at least 1, whole numbers, but one is {number!r}.")
 
 
 def _check_choices(choices: Sequence[int], constraints: Constraints) -> None:
@@ -86,9 +116,9 @@ def _check_choices(choices: Sequence[int], constraints: Constraints) -> None:
             raise UserError(f"{constraints.path}: {error}.") from None
 
 
-def _check_elements(constraints: Constraints, system: str | Sequence[str]) -> None:
+def _check_elements(constraints: Constraints, system: str) -> None:
     """Refuses fixed elements outside of the chemical system that is asked for."""
-    allowed = system.split("-") if isinstance(system, str) else list(system)
+    allowed = system.split("-")
     for site, number in constraints.numbers.items():
         symbol = Element.from_Z(number).symbol
         if symbol not in allowed:
@@ -106,7 +136,7 @@ class ConditionLoader:
 
     Attributes:
         sizes: Numbers of sites to draw from.
-        properties: Value of each conditioned property, the same for all crystals.
+        values: Values of each conditioned property, one for all crystals or several in turn; without spectra.
         targets: Conditions that are spectra, read from the files that the properties name; one curve per crystal.
         constraints: What the constraints file asks for; None without a file.
         guidance: What a predictor guides to; None without one.
@@ -131,8 +161,10 @@ class ConditionLoader:
             num_samples: Number of crystals.
             batch_size: Crystals per batch; the last batch may be smaller.
             num_atoms_distribution: Name of one of MatterGen's distributions of the number of sites.
-            properties: Conditions by name; for those that are spectra, a file or a `targets.Request`.
-            num_atoms: Sites per crystal: one number, or several to choose from at random; overrules the distribution.
+            properties: Conditions by name: a value, or a list of several, which crystals are given in turn; for those
+                that are spectra, a file or a `targets.Request`.
+            num_atoms: Sites per crystal: one number, or several to choose from at random; overrules the distribution,
+                whose name may stand here, too.
             seed: Seed of the run.
             constraints: The constraints file.
             classifier: `sampler_partial.classifier`.
@@ -140,29 +172,37 @@ class ConditionLoader:
         Raises:
             UserError: If a number does not make sense, a file cannot be taken, or two parts contradict each other.
         """
-        if not isinstance(properties or {}, Mapping):
-            raise UserError(
-                "--properties_to_condition_on is no dictionary: write it with quotes, as \"{'dos': 'FILE'}\"."
-            )
-        if num_samples < 1 or batch_size < 1:
-            raise UserError("--num_batches and --batch_size must be at least 1.")
+        self.values = read_properties(properties)
+        _check_counts(num_samples, batch_size)
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.seed = seed
-        self.properties = dict(properties or {})
-        self.targets = read_targets(self.properties)
+        self.targets = read_targets(dict(properties or {}))
         self.constraints = None if constraints is None else read_constraints(constraints)
         self.sizes = Sizes.read(num_atoms_distribution, num_atoms, self.constraints)
-        if self.constraints is not None and self.properties.get("chemical_system") is not None:
-            _check_elements(self.constraints, self.properties["chemical_system"])
+        if self.constraints is not None:
+            for system in self.values.get(SYSTEM, ()):
+                _check_elements(self.constraints, str(system))
         self.guidance: GuidanceTarget | None = read_guidance(classifier)
         if self.guidance is not None:
             self.guidance.require_targets(self.constraints is not None and SITES in self.constraints.values)
-        for name, target in self.targets.items():
-            if num_samples < target.request.per_curve * len(target.names):
+        self._warn_of_few()
+
+    def _warn_of_few(self) -> None:
+        """Says if there are too few crystals for all that they are asked for."""
+        for name, values in self.values.items():
+            if self.num_samples < len(values):
                 print(
-                    f"mattergen-e: {num_samples} crystals are too few for the {len(target.names)} curves of '{name}' "
-                    f"({target.request.per_curve} each): the first {target.curve_of(num_samples - 1) + 1} are used.",
+                    f"mattergen-e: {self.num_samples} crystals are too few for the {len(values)} values of '{name}': "
+                    f"the first {self.num_samples} are used.",
+                    file=sys.stderr,
+                )
+        for name, target in self.targets.items():
+            if self.num_samples < target.request.per_curve * len(target.names):
+                print(
+                    f"mattergen-e: {self.num_samples} crystals are too few for the {len(target.names)} curves of "
+                    f"'{name}' ({target.request.per_curve} each): the first "
+                    f"{target.curve_of(self.num_samples - 1) + 1} are used.",
                     file=sys.stderr,
                 )
 
@@ -183,11 +223,9 @@ class ConditionLoader:
 
         Args:
             num_atoms: Numbers of sites of its crystals, (n_crystals,).
-            first: Number of its first crystal in the run, which decides on the curves.
+            first: Number of its first crystal in the run, which decides on the values and curves.
         """
-        same = {name: value for name, value in self.properties.items() if name not in self.targets}
-        transforms: list[Any] = [SetProperty(name, value) for name, value in same.items()]
-        dataset = NumAtomsCrystalDataset(num_atoms=np.asarray(num_atoms), transforms=transforms)
+        dataset = NumAtomsCrystalDataset(num_atoms=np.asarray(num_atoms), transforms=[])
         crystals = range(first, first + len(dataset))
         rows = {
             name: torch.from_numpy(target.values[[target.curve_of(i) for i in crystals]])
@@ -195,8 +233,20 @@ class ConditionLoader:
         }
         if self.guidance is not None and self.guidance.targets is not None:
             rows[TARGET] = values_of(self.guidance.targets, crystals)
-        graphs: list[Any] = [dataset[i] for i in range(len(dataset))]
+        graphs: list[Any] = [self._tell(dataset[i], first + i) for i in range(len(dataset))]
         return collate([g.replace(**{name: v[i : i + 1] for name, v in rows.items()}) for i, g in enumerate(graphs)])
+
+    def _tell(self, graph: Any, index: int) -> Any:
+        """A crystal with the values that it is asked for."""
+        for name in self.values:
+            value: Any = self.value_of(name, index)
+            graph = SetProperty(name, value)(graph)
+        return graph
+
+    def value_of(self, name: str, index: int) -> Value:
+        """What one crystal is asked for: several values are given in turn."""
+        values = self.values[name]
+        return values[index % len(values)]
 
     def _all_targets(self) -> dict[str, Targets]:
         """Spectra of the request by name, the guidance target last."""
@@ -204,8 +254,9 @@ class ConditionLoader:
         return {**self.targets, **({} if guided is None else {NAME: guided})}
 
     def record(self, index: int) -> dict[str, Any]:
-        """What is written down of the spectra that one crystal was asked for, by name."""
-        return {name: target.record(index) for name, target in self._all_targets().items()}
+        """What is written down of what one crystal was asked for, by name: values, and which spectra."""
+        values = {name: self.value_of(name, index) for name in self.values}
+        return values | {name: target.record(index) for name, target in self._all_targets().items()}
 
     def save_targets(self, folder: Path) -> None:
         """Writes the targets into a run's folder, in place of those of a run before."""
@@ -226,7 +277,10 @@ class ConditionLoader:
             "num_samples": self.num_samples,
             "batch_size": self.batch_size,
             "num_atoms": self.sizes.record,
-            "conditions": {**self.properties, **{name: t.settings() for name, t in self.targets.items()}},
+            "conditions": {
+                **{name: values[0] if len(values) == 1 else list(values) for name, values in self.values.items()},
+                **{name: t.settings() for name, t in self.targets.items()},
+            },
             "seed": self.seed,
         }
         if self.constraints is not None:
@@ -236,7 +290,8 @@ class ConditionLoader:
         return own
 
 
-def seed_batch(seed: int, batch: int, redraw: int = 0) -> None:
-    """Seeds torch for one batch, so that it does not depend on the batches before it."""
-    state = np.random.SeedSequence([seed, batch, redraw]).generate_state(1, np.uint64)
+def seed_batch(seed: int, batch: int, redraw: int = 0, first: int = 0) -> None:
+    """Seeds torch for one batch, or the part of it that begins at a crystal, whatever was drawn before."""
+    entropy = [seed, batch, redraw, *([first] if first else [])]
+    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0]) >> 1)

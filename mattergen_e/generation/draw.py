@@ -6,11 +6,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mattergen.common.data.collate import collate
 from mattergen.generator import dump_trajectories
 from pymatgen.core import Structure
 from tqdm.auto import tqdm
@@ -18,13 +18,13 @@ from tqdm.auto import tqdm
 from mattergen_e import provenance
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.sampler import JointSampler
-from mattergen_e.generation.conditions import ConditionLoader, seed_batch
+from mattergen_e.generation.conditions import ConditionLoader
+from mattergen_e.generation.fitting import Fitting
 from mattergen_e.generation.outline import outline_of_diffusion
 from mattergen_e.generation.preflight import check_conditions
-from mattergen_e.generation.results import BatchResult, is_healthy, to_crystals
 from mattergen_e.generation.store import Generated, RunStore
 from mattergen_e.spectra.objects import complete_dos
-from mattergen_e.upstream import check_known
+from mattergen_e.upstream import Terminated, check_known, interrupted_without_traceback, told_to_end, typed
 
 
 def draw(
@@ -44,7 +44,8 @@ def draw(
         properties_to_condition_on: Conditions by name, recorded with each crystal.
         output_path: Folder for the results; None to only return them.
         cfg: The model's configuration; kept for MatterGen's signature.
-        record_trajectories: Ignored: `sampler_partial.output.trajectories` decides, and is off by default.
+        record_trajectories: True if `sampler_partial.output.trajectories` is to be, where the command line says so
+            (MatterGen's default, which nobody asked for, is ignored).
         progress_callback: Called with `progress=`, the finished share of the batches (MatterGen after 1.0.3 gives it).
 
     Returns:
@@ -59,6 +60,8 @@ def draw(
     model: Any = sampler.diffusion_module.model
     check_known(list(conditions), list(model.cond_fields_model_was_trained_on))
     check_conditions(outline_of_diffusion(sampler.diffusion_module, sampler.descriptors), condition_loader)
+    if record_trajectories and typed("record_trajectories"):
+        sampler.output = replace(sampler.output, trajectories=True)
     if conditions and sampler._guidance_scale == 0:
         print(
             "mattergen-e: a guidance factor of 0 generates as if no property was asked for: add "
@@ -66,27 +69,40 @@ def draw(
             file=sys.stderr,
         )
     settings = _settings(sampler, condition_loader, conditions)
-    store = None
-    if output_path is not None:
-        store = RunStore.open(
-            Path(output_path),
-            existing=sampler.output.existing,
-            settings=settings,
-            provenance=_provenance(sampler),
-            fields={name: _field(descriptor) for name, descriptor in sampler.descriptors.items()},
-        )
-    seed = store.seed if store is not None else settings["seed"]
+    with interrupted_without_traceback(), told_to_end():
+        store = None
+        if output_path is not None:
+            store = RunStore.open(
+                Path(output_path),
+                existing=sampler.output.existing,
+                settings=settings,
+                provenance=_provenance(sampler),
+                fields={name: _field(descriptor) for name, descriptor in sampler.descriptors.items()},
+            )
+        return _run(sampler, condition_loader, conditions, store, settings["seed"], progress_callback)
+
+
+def _run(
+    sampler: JointSampler,
+    loader: Iterable[tuple[Any, Any]],
+    conditions: Mapping[str, Any],
+    store: RunStore | None,
+    seed: int | None,
+    progress_callback: Callable[..., object] | None,
+) -> list[Structure]:
+    """All batches of a run whose folder is open."""
+    seed = seed if store is None else store.seed
     if seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0])
-    if isinstance(condition_loader, ConditionLoader):
-        condition_loader.seed = seed
+    if isinstance(loader, ConditionLoader):
+        loader.seed = seed
     with store if store is not None else nullcontext():
-        if output_path is not None and isinstance(condition_loader, ConditionLoader):
-            condition_loader.save_targets(Path(output_path))
+        if store is not None and isinstance(loader, ConditionLoader):
+            loader.save_targets(store.folder)
         try:
-            batches = _reporting(condition_loader, progress_callback)
-            made = _all_batches(sampler, batches, lambda i: conditions | _targets(condition_loader, i), seed, store)
-        except KeyboardInterrupt:
+            batches = _reporting(loader, progress_callback)
+            made = _all_batches(sampler, batches, lambda i: {**conditions, **_targets(loader, i)}, seed, store)
+        except (KeyboardInterrupt, Terminated):
             _say_how_to_go_on(store)
             raise
         if store is None:
@@ -128,14 +144,14 @@ def _all_batches(
     store: RunStore | None,
 ) -> list[Generated]:
     made: list[Generated] = []
-    first = 0
+    fitting, first = Fitting(sampler), 0
     for batch, (data, _) in enumerate(batches):
         begin = time.perf_counter()
         indices = range(first, first + data.get_batch_size())
         first = indices.stop
         if store is not None and batch in store.done:
             continue
-        result = sample_batch(sampler, data, seed, batch)
+        result = fitting.sample(data, seed, batch)
         crystals = [
             Generated(index=i, batch=batch, conditions=conditions(i), seed=seed, redraws=redraws, **vars(drawn))
             for i, drawn, redraws in zip(indices, result.crystals, result.redraws, strict=True)
@@ -149,35 +165,6 @@ def _all_batches(
         if result.trajectories:
             _write_trajectories(store.folder, batch, result.trajectories)
     return made
-
-
-def sample_batch(sampler: JointSampler, conditions: Any, seed: int, batch: int) -> BatchResult:
-    """Draws one batch, and draws anew what came out degenerate, up to `sampler.output.redraws` rounds."""
-    graphs = conditions.to_data_list()
-    result = BatchResult([None] * len(graphs), [0] * len(graphs), [])
-    pending = list(range(len(graphs)))
-    for attempt in range(sampler.output.redraws + 1):
-        seed_batch(seed, batch, attempt)
-        data = collate([graphs[i] for i in pending])
-        if sampler.output.trajectories and attempt == 0:
-            _, mean, steps = sampler.sample_with_record(data, None)
-            result.trajectories = _by_crystal(steps)
-        else:
-            _, mean = sampler.sample(data, None)
-        healthy = is_healthy(mean, sampler.guard.parked, sampler.guard.largest_volume, sampler.descriptors).tolist()
-        left = []
-        for i, good, drawn in zip(pending, healthy, to_crystals(mean, sampler.descriptors, healthy), strict=True):
-            if good:
-                result.crystals[i] = drawn
-                result.redraws[i] = attempt
-            else:
-                left.append(i)
-        pending = left
-        if not pending:
-            break
-    for i in pending:
-        result.redraws[i] = sampler.output.redraws
-    return result
 
 
 def _settings(sampler: JointSampler, loader: Any, conditions: dict[str, Any]) -> dict[str, Any]:
@@ -219,12 +206,6 @@ def _say_how_to_go_on(store: RunStore | None) -> None:
             "MATTERGEN_E_EXISTING=resume finishes the rest.",
             file=sys.stderr,
         )
-
-
-def _by_crystal(steps: list[Any]) -> list[list[Any]]:
-    """Recorded batches as one list of states per crystal."""
-    per_step = [step.to_data_list() for step in steps]
-    return [list(states) for states in zip(*per_step, strict=True)]
 
 
 def _write_trajectories(folder: Path, batch: int, trajectories: list[list[Any]]) -> None:

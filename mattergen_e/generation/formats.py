@@ -29,6 +29,7 @@ from mattergen_e.crystals.dictionary import read_dictionary
 from mattergen_e.descriptors.artefact import Artefact
 from mattergen_e.errors import UserError
 from mattergen_e.files import add_array
+from mattergen_e.limits import open_npz, read_bytes
 from mattergen_e.spectra.files import DOS_NAME, dos_file, keys, read_dos
 from mattergen_e.spectra.objects import CrystalSpectra
 
@@ -36,6 +37,10 @@ EXTXYZ_NAME = GENERATED_CRYSTALS_EXTXYZ_FILE_NAME
 CIF_ZIP_NAME = GENERATED_CRYSTALS_ZIP_FILE_NAME
 JSONL_NAME = "generated_crystals.jsonl"
 OUTPUT_NAMES = (EXTXYZ_NAME, CIF_ZIP_NAME, JSONL_NAME)
+#: CIFs of conventional cells with their space groups; where there are crystals.
+SYMMETRIZED_NAME = "generated_crystals_symmetrized_cif.zip"
+#: Tolerance (Å) within which sites count as related by symmetry; what MatterGen takes for its own space groups.
+SYMPREC = 0.1
 
 #: Names of arrays that belong to one crystal.
 _OF_ONE = re.compile(r".*_\d+")
@@ -124,7 +129,8 @@ def site_values(structure: Structure) -> dict[str, np.ndarray]:
 def batch_files(crystals: list[Generated]) -> dict[str, bytes]:
     """The content of the files for the crystals of one batch, by file name.
 
-    `OUTPUT_NAMES` are always there, npz files for spectra and artefacts where there are any.
+    `OUTPUT_NAMES` are always there, symmetrised CIFs where there are crystals, npz files where there are spectra or
+    artefacts.
 
     Raises:
         ValueError: If a number of a crystal is not finite.
@@ -142,8 +148,9 @@ def batch_files(crystals: list[Generated]) -> dict[str, bytes]:
         warnings.filterwarnings("ignore", message="No Pauling electronegativity")
         return {
             EXTXYZ_NAME: "".join(map(_extxyz, crystals, values)).encode(),
-            CIF_ZIP_NAME: _cif_zip(crystals, values),
+            CIF_ZIP_NAME: _cif_zip(crystals, map(_cif, crystals, values)),
             JSONL_NAME: "".join(map(_json_line, crystals, values)).encode(),
+            **({SYMMETRIZED_NAME: _cif_zip(crystals, map(_symmetrized, crystals))} if crystals else {}),
             **({DOS_NAME: dos_file(spectra)} if spectra else {}),
             **_artefact_files(crystals),
         }
@@ -213,15 +220,30 @@ def _survives(name: str, form: Any, value: Any) -> bool:
         return False
 
 
-def _cif_zip(crystals: list[Generated], values: list[dict[str, np.ndarray]]) -> bytes:
+def _cif_zip(crystals: list[Generated], texts: Iterable[str]) -> bytes:
     buffer = io.BytesIO()
     with ZipFile(buffer, "w") as archive:
-        for crystal, arrays in zip(crystals, values, strict=True):
+        for crystal, text in zip(crystals, texts, strict=True):
             entry = ZipInfo(f"gen_{crystal.index}.cif", date_time=(1980, 1, 1, 0, 0, 0))
             entry.compress_type = ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, _cif(crystal, arrays))
+            archive.writestr(entry, text)
     return buffer.getvalue()
+
+
+def _symmetrized(crystal: Generated) -> str:
+    """A CIF of the conventional cell with its space group; without descriptors, which need not have that symmetry.
+
+    A structure that no symmetry is found of, such as one with coinciding sites, is written in P 1.
+    """
+    structure = crystal.structure
+    bare = Structure(structure.lattice, structure.species, structure.frac_coords)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return str(CifWriter(bare, symprec=SYMPREC))
+        except (ValueError, TypeError, IndexError):  # of spglib and pymatgen
+            return str(CifWriter(bare))
 
 
 def _cif(crystal: Generated, values: dict[str, np.ndarray]) -> str:
@@ -316,7 +338,7 @@ def with_artefacts(
             raise UserError(f"{JSONL_NAME} names '{name}', which is no npz file beside it: generate the crystals anew.")
         found = find(name)
         try:
-            with np.load(io.BytesIO(found) if isinstance(found, bytes) else found, allow_pickle=False) as arrays:
+            with open_npz(io.BytesIO(found) if isinstance(found, bytes) else found) as arrays:
                 files[name] = dict(arrays)
         except FileNotFoundError:
             raise UserError(f"{found} does not exist: give the whole output folder of a run.") from None
@@ -350,7 +372,7 @@ def read_files(find: Callable[[str], Path | bytes], lines: str | None = None) ->
         UserError: If a file that they refer to is missing or damaged.
     """
     found = find(lines or JSONL_NAME)
-    content = (found.read_bytes() if isinstance(found, Path) else found).splitlines()
+    content = (read_bytes(found) if isinstance(found, Path) else found).splitlines()
     crystals = [parse_json_line(line) for line in content]
     if any(b'"dos"' in line and "dos" in json.loads(line) for line in content):  # a site property may be named so
         crystals = with_spectra(crystals, content, find(DOS_NAME))

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, open_dict
 from mattergen_e.diffusion.sampler import JointSampler
 from mattergen_e.generation import preflight
 from mattergen_e.generation.draw import draw
+from mattergen_e.generation.guarded import guard
 from mattergen_e.upstream import generator
 
 #: Names in sampling settings of before, which users have copied, and what stands in their place.
@@ -31,6 +32,10 @@ class Hooks:
     def check_steps(self, asked: int | None, trained: Collection[int]) -> None:
         """Refuses settings with other steps than those of the training."""
         preflight.check_steps(asked, trained)
+
+    def guard(self, sampler: Any) -> None:
+        """Keeps a crystal without neighbours from ending the run."""
+        guard(sampler)
 
     def read_conditions(
         self, generator: Any, sampling_config: DictConfig, compositions: Any, read: Callable[[], Any]

@@ -8,6 +8,7 @@ from typing import Any
 
 from hydra.errors import HydraException
 from hydra.utils import instantiate
+from mattergen.diffusion.model_utils import NoiseLevelEncoding
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -22,6 +23,8 @@ PACKAGES = ("mattergen.", "mattergen_e.")
 PARTS = ("property_embeddings", "property_embeddings_adapt")
 #: Names of `DosEmbedding` in configurations: today's, and that of models that were trained before it moved.
 DOS_EMBEDDINGS = (f"{DosEmbedding.__module__}.{DosEmbedding.__qualname__}", "mattergen_e.conditioning.dos.DosEmbedding")
+#: The embedding of conditions that are numbers.
+NUMBER = f"{NoiseLevelEncoding.__module__}.{NoiseLevelEncoding.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Outline:
             between, for others None.
         corruption: Noise of the structure.
         given: Share of the training crystals whose descriptors were given.
+        numbers: Names of the conditions that are numbers.
     """
 
     descriptors: Mapping[str, Descriptor]
@@ -42,6 +46,7 @@ class Outline:
     embeddings: Mapping[str, tuple[float, float] | None]
     corruption: Any
     given: float
+    numbers: frozenset[str] = frozenset()
 
     @property
     def steps(self) -> set[int]:
@@ -64,17 +69,21 @@ def read_outline(config: Any) -> Outline | None:
         return None
     try:
         diffusion = lightning.diffusion_module
+        nodes = {name: node for part in PARTS for name, node in (diffusion.model.get(part) or {}).items()}
         made = {
             part: instantiate(lightning.get(part) or {}, _convert_="all") for part in ("descriptors", "site_conditions")
         }
         return Outline(
             descriptors={name: replace(item, name=name) for name, item in made["descriptors"].items()},
             site_conditions={name: replace(item, name=name) for name, item in made["site_conditions"].items()},
-            embeddings={
-                name: _reliable(node) for part in PARTS for name, node in (diffusion.model.get(part) or {}).items()
-            },
+            embeddings={name: _reliable(node) for name, node in nodes.items()},
             corruption=instantiate(diffusion.corruption),
             given=float(OmegaConf.select(lightning, "shares.given") or 0.0),
+            numbers=frozenset(
+                name
+                for name, node in nodes.items()
+                if OmegaConf.select(node, "conditional_embedding_module._target_") == NUMBER
+            ),
         )
     except (HydraException, OmegaConfBaseException, TypeError, AttributeError):
         return None
@@ -100,6 +109,7 @@ def outline_of_diffusion(
         embeddings={n: item.reliable if isinstance(item, DosEmbedding) else None for n, item in inner.items()},
         corruption=module.corruption,
         given=preparation.shares.given if isinstance(preparation, Preparation) else 0.0,
+        numbers=frozenset(name for name, item in inner.items() if isinstance(item, NoiseLevelEncoding)),
     )
 
 

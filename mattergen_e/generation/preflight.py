@@ -6,23 +6,34 @@ that are not configured as MatterGen's are, from the built model, by `check_samp
 
 from __future__ import annotations
 
+import sys
 import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from mattergen.common.data.num_atoms_distribution import NUM_ATOMS_DISTRIBUTIONS
+from mattergen.denoiser import mask_disallowed_elements
+from omegaconf import OmegaConf
 
 from mattergen_e.diffusion import settings
 from mattergen_e.diffusion.dos_embedding import check_reliable
 from mattergen_e.diffusion.sampler import OutputSettings
 from mattergen_e.errors import UserError
+from mattergen_e.generation.conditions import Sizes
 from mattergen_e.generation.constraints.stored import stored_companion
 from mattergen_e.generation.constraints.values import check_values
-from mattergen_e.generation.outline import Outline, configured_conditions, read_outline
+from mattergen_e.generation.outline import PARTS, Outline, configured_conditions, read_outline
+from mattergen_e.generation.properties import check_takes, outside_training, read_properties, usual_range
+from mattergen_e.networks.callbacks import RECORD
 from mattergen_e.networks.predictor.folder import describe, require_weights
 from mattergen_e.networks.predictor.noise import describe_noise, require_same_noise
-from mattergen_e.upstream import ARRAY_CONDITIONS, COMPOSITIONS, check_known, load_checkpoint
+from mattergen_e.upstream import COMPOSITIONS, check_known, load_checkpoint
+
+#: Numbers of sites that MatterGen's published models have learned; of models without a record of theirs, too.
+LEARNED = NUM_ATOMS_DISTRIBUTIONS["ALEX_MP_20"]
 
 
 def before_loading(
@@ -45,24 +56,37 @@ def before_loading(
     """
     if joint and compositions:
         raise UserError(COMPOSITIONS)
-    conditions = generator.properties_to_condition_on or {}
-    if joint and isinstance(conditions, dict):
-        check_known(list(conditions), configured_conditions(generator.cfg))
-    elif set(conditions) & ARRAY_CONDITIONS:
-        raise UserError("a condition that is a spectrum needs --sampling_config_name=joint: add it to the command.")
+    values = read_properties(generator.properties_to_condition_on)
+    check_known(list(generator.properties_to_condition_on or {}), configured_conditions(generator.cfg))
     outline, info = read_outline(generator.cfg), generator.checkpoint_info
+    if not joint:
+        if outline is not None:
+            check_steps(sampler.get("N"), outline.steps)
+            require_joint_settings(outline.descriptors)
+            check_takes(values, outline.numbers, masked=_masks_elements(generator.cfg))
+        generator.properties_to_condition_on = _single(generator.properties_to_condition_on or {}, values)
     if outline is None:  # what it can take is known when it is built
         return read()
     if joint:
         check_sampler(outline, sampler)
-    else:
-        check_steps(sampler.get("N"), outline.steps)
-        require_joint_settings(outline.descriptors)
     loader = read()
     check_conditions(outline, loader, partial(_stored, info))
-    if joint:
-        check_checkpoint(info)
+    checkpoint = check_checkpoint(info) if joint else _known_of(info)
+    for sentence in outside_of_training(checkpoint, generator.cfg, values, getattr(loader, "sizes", None)):
+        print(f"mattergen-e: {sentence}", file=sys.stderr)
     return loader
+
+
+def _single(properties: Mapping[str, Any], values: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """What MatterGen's own sampling settings can take: one value of each condition, and no spectra."""
+    if set(properties) - set(values):
+        raise UserError("a condition that is a spectrum needs --sampling_config_name=joint: add it to the command.")
+    several = [name for name, given in values.items() if len(given) > 1]
+    if several:
+        raise UserError(
+            f"several values of '{several[0]}' need --sampling_config_name=joint: add it to the command, or give one."
+        )
+    return {name: given[0] for name, given in values.items()}
 
 
 # -- sampling settings ------------------------------------------------------------------------------------------------
@@ -138,6 +162,7 @@ def check_conditions(outline: Outline, loader: Any, stored: Callable[[str], Mapp
         UserError: If the model cannot take it.
     """
     _check_compositions(outline, loader)
+    check_takes(getattr(loader, "values", {}), outline.numbers)
     for name, targets in getattr(loader, "targets", {}).items():
         reliable = outline.embeddings.get(name)
         if reliable is not None:
@@ -165,26 +190,90 @@ def _check_compositions(outline: Outline, loader: Any) -> None:
 # -- the checkpoint ---------------------------------------------------------------------------------------------------
 
 
-def check_checkpoint(info: Any) -> None:
+def check_checkpoint(info: Any) -> dict[str, Any]:
     """Checks that there is a checkpoint, with weights and plain data; the weights themselves stay on the disk.
 
     Args:
         info: MatterGen's, of the checkpoint.
 
+    Returns:
+        Its content.
+
     Raises:
         UserError: If there is none, or it cannot be read.
     """
     path = _path(info)
-    load_checkpoint(path, mapped=zipfile.is_zipfile(path))
+    return load_checkpoint(path, mapped=zipfile.is_zipfile(path))
 
 
 def _path(info: Any) -> str:
     try:
         return info.checkpoint_path
     except AssertionError as error:
-        raise UserError(f"{info.model_path} is of no use ({error}): did its training end?") from None
+        problem = f"{info.model_path} is of no use ({error})"
+    except (ValueError, IndexError):  # no file is named by an epoch
+        problem = f"{info.model_path} has no checkpoint '{info.load_epoch}'"
+    found = sorted(path.stem for path in Path(info.model_path).rglob("*.ckpt"))
+    if not found:
+        raise UserError(f"{problem}: did its training end?")
+    raise UserError(f"{problem}: it has {', '.join(found)}, and --checkpoint_epoch is 'last', 'best' or an epoch.")
+
+
+def _known_of(info: Any) -> dict[str, Any]:
+    """What a checkpoint tells that MatterGen itself will load; nothing where it cannot be read here."""
+    try:
+        return check_checkpoint(info)
+    except UserError:
+        return {}
 
 
 def _stored(info: Any, name: str) -> dict[str, Any]:
     """What the checkpoint holds of the companion of a descriptor."""
     return stored_companion(_path(info), name)
+
+
+# -- what the training crystals did not have --------------------------------------------------------------------------
+
+
+def outside_of_training(
+    checkpoint: Mapping[str, Any], config: Any, values: Mapping[str, Sequence[Any]], sizes: Sizes | None
+) -> list[str]:
+    """What is said of values and numbers of sites that the model has not seen; nothing of it is refused.
+
+    Args:
+        checkpoint: Content of the model's checkpoint, whose record has the ranges of the training data; older ones have
+            the scalers of the conditions.
+        config: The model's configuration.
+        values: Of each condition.
+        sizes: Numbers of sites that are drawn from; None: MatterGen's own.
+    """
+    ranges = dict((checkpoint.get(RECORD) or {}).get("ranges") or {})
+    found = [
+        outside_training(name, given, ranges.get(name), _usual(checkpoint.get("state_dict") or {}, config, name))
+        for name, given in values.items()
+    ]
+    if sizes is not None:
+        low, high = ranges.get("num_atoms") or (min(LEARNED), max(LEARNED))
+        far = [int(n) for n in sizes.values if not low <= n <= high]
+        if far:
+            found.append(
+                f"crystals of {', '.join(map(str, far))} sites are asked for, but the training crystals had {low:g} to "
+                f"{high:g}: expect little of them."
+            )
+    return [sentence for sentence in found if sentence]
+
+
+def _usual(state: Mapping[str, Any], config: Any, name: str) -> tuple[float, float] | None:
+    """Where most training values of a condition lay, as its scaler has it; None without a scaler."""
+    for part in PARTS:
+        key = f"diffusion_module.model.{part}.{name}.scaler"
+        if f"{key}.means" in state:
+            log10 = bool(OmegaConf.select(config, f"lightning_module.{key}.log10_transform"))
+            return usual_range(float(state[f"{key}.means"][0]), float(state[f"{key}.stds"][0]), log10)
+    return None
+
+
+def _masks_elements(config: Any) -> bool:
+    """Whether the model is set to generate MatterGen's elements only, as the command sets it."""
+    name = OmegaConf.select(config, "lightning_module.diffusion_module.model.element_mask_func._target_")
+    return str(name) == f"{mask_disallowed_elements.__module__}.{mask_disallowed_elements.__qualname__}"

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mattergen_e.errors import UserError, first_problem
 
 RUN_NAME = "run.json"
+#: Key of the settings that a resume may increase.
+NUM_SAMPLES = "num_samples"
 START_ANEW = "set MATTERGEN_E_EXISTING=overwrite to start anew"
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+#: Most crystals of a run: what a file says beyond that is not believed.
+MAX_CRYSTALS = 10**7
+Count = Annotated[int, Field(ge=0, le=MAX_CRYSTALS)]
 
 
 class BatchRecord(_Model):
@@ -29,18 +38,27 @@ class BatchRecord(_Model):
         failed: Number of crystals that are missing because every draw was degenerate.
     """
 
-    batch: int = Field(ge=0)
-    crystals: int = Field(ge=0)
+    batch: Count
+    crystals: Count
     seconds: float = Field(ge=0, allow_inf_nan=False)
-    dropped: int = Field(ge=0)
-    failed: int = Field(ge=0)
+    dropped: Count
+    failed: Count
 
 
 class ShardRecord(_Model):
-    """batch.json inside a batch's file; `indices` are those of its crystals."""
+    """batch.json inside a batch's file, by which it is known as one of its run.
+
+    Attributes:
+        record: Number and counts.
+        indices: Of its crystals.
+        seed: Of the run; None in batches of earlier versions.
+        settings_sha256: Of the run's settings, see `hash_settings`; None in batches of earlier versions.
+    """
 
     record: BatchRecord
-    indices: list[int]
+    indices: list[Count]
+    seed: int | None = None
+    settings_sha256: str | None = None
 
 
 class Resume(_Model):
@@ -75,11 +93,17 @@ class RunRecord(_Model):
     provenance: dict[str, Any]
     fields: dict[str, Any] = {}
     resumes: list[Resume] = []
-    crystals: int = Field(default=0, ge=0)
-    dropped: int = Field(default=0, ge=0)
-    failed: int = Field(default=0, ge=0)
+    crystals: Count = 0
+    dropped: Count = 0
+    failed: Count = 0
     batches: list[BatchRecord] = []
     outputs: dict[str, str] = {}
+
+
+def hash_settings(settings: dict[str, Any]) -> str:
+    """SHA-256 over all settings that a batch depends on: how many batches there are is none of them."""
+    shaping = {name: value for name, value in settings.items() if name != NUM_SAMPLES}
+    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
 def load_record(folder: str | Path) -> RunRecord:

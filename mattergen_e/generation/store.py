@@ -5,16 +5,16 @@
     <folder>/generated_*                   the output files, such as generated_crystals.extxyz (see `formats`)
 
 Batches are a `FileJournal`, and the truth: the output files are made anew from them after each batch and at each
-resume. Which there are, the batches say: each has its part of those that its crystals need.
+resume. Which there are, the batches say: each has its part of those that its crystals need. The JSON lines take their
+place last: between a kill and the resume, the other files hold each crystal that stands in the JSON lines, and may hold
+those of one batch more.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import secrets
-import struct
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,31 +22,38 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
-from zipfile import BadZipFile, ZipFile
+from typing import Any, Literal, Self
+from zipfile import ZipFile
 
 from mattergen_e.errors import UserError
-from mattergen_e.files import remove_temporary, replacing
-from mattergen_e.generation.formats import Generated, batch_files, join, plain, read_files
+from mattergen_e.files import remove_temporary, replacing, replacing_all
+from mattergen_e.generation.formats import JSONL_NAME, Generated, batch_files, join, plain, read_files
 from mattergen_e.generation.records import (
+    NUM_SAMPLES,
     RUN_NAME,
     START_ANEW,
     BatchRecord,
     Resume,
     RunRecord,
     ShardRecord,
+    hash_settings,
     load_record,
 )
-from mattergen_e.journal import Difference, FileJournal, Lock, difference
+from mattergen_e.generation.shards import (
+    BATCH_NAME,
+    BATCHES_FOLDER,
+    BY_OVERRIDE,
+    OUTPUT,
+    Shard,
+    batches_of,
+    check_extended,
+    extends,
+    read_shards,
+    sound,
+)
+from mattergen_e.journal import Difference, Lock, difference
 
 __all__ = ["BatchRecord", "Generated", "RunRecord", "RunStore", "load_record", "read_crystals"]
-
-BATCHES_FOLDER = "batches"
-BATCH_NAME = "batch.json"
-
-#: Names of output files; nothing else in a batch's file becomes a file.
-_OUTPUT = re.compile(r"generated_[A-Za-z0-9_-]+(\.[A-Za-z0-9]+)+")
-_BY_OVERRIDE = "(or sampler_partial.output.existing=... by --sampling_config_overrides)"
 
 
 def read_crystals(path: str | Path) -> list[Generated]:
@@ -69,14 +76,6 @@ def read_crystals(path: str | Path) -> list[Generated]:
         raise UserError(f"{path} is damaged ({error}): resume the run, which makes the file anew.") from None
 
 
-class Shard(NamedTuple):
-    """A finished batch: what is written down about it, and the output files that it has a part of."""
-
-    record: BatchRecord
-    indices: list[int]
-    files: list[str]
-
-
 class RunStore:
     """Output folder of one run, held by this process until it is closed.
 
@@ -94,7 +93,7 @@ class RunStore:
         self._lock = lock
         self._record = record
         self._shards = shards
-        self._batches = _batches(folder)
+        self._batches = batches_of(folder)
         self._stale = False
 
     @classmethod
@@ -165,14 +164,14 @@ class RunStore:
             raise ValueError(f"crystals of other batches are handed over as batch {batch}")
         record = BatchRecord(batch=batch, crystals=len(crystals), seconds=seconds, dropped=dropped, failed=failed)
         files = batch_files(crystals)
-        if refused := [name for name in files if not _OUTPUT.fullmatch(name)]:
+        if refused := [name for name in files if not OUTPUT.fullmatch(name)]:
             raise ValueError(f"{refused[0]!r} is not the name of an output file")
         with _one_sentence(self.folder):
             self._stale = True
             with self._batches.write(batch) as target, ZipFile(target, "w") as archive:
                 for name, content in files.items():
                     archive.writestr(name, content)
-                archive.writestr(BATCH_NAME, ShardRecord(record=record, indices=indices).model_dump_json())
+                archive.writestr(BATCH_NAME, self._shard(record, indices).model_dump_json())
             self._shards[batch] = Shard(record, indices, list(files))
             self.done.add(batch)
             self._refresh()
@@ -223,19 +222,25 @@ class RunStore:
     def _part(self, batch: int, name: str) -> bytes:
         """A batch's part of an output file."""
         path = self._batches.path(batch)
-        with _sound(path), ZipFile(path) as archive:
+        with sound(path), ZipFile(path) as archive:
             return archive.read(name)
 
+    def _shard(self, record: BatchRecord, indices: list[int]) -> ShardRecord:
+        settings = hash_settings(self._record.settings)
+        return ShardRecord(record=record, indices=indices, seed=self.seed, settings_sha256=settings)
+
     def _names(self) -> list[str]:
-        """The output files: those of any run, and those that the batches of this one have parts of."""
-        return list(dict.fromkeys([*batch_files([]), *(name for s in self._shards.values() for name in s.files)]))
+        """The output files: those of any run, and those that this one's batches have parts of; the JSON lines last."""
+        names = dict.fromkeys([*batch_files([]), *(name for s in self._shards.values() for name in s.files)])
+        return sorted(names, key=lambda name: name == JSONL_NAME)
 
     def _refresh(self) -> None:
         """Makes the output files anew from the batches."""
         self._stale = True
-        for name in self._names():
-            batches = [batch for batch in sorted(self.done) if name in self._shards[batch].files]
-            with replacing(self.folder / name) as target:
+        names = self._names()
+        with replacing_all([self.folder / name for name in names]) as targets:
+            for name, target in zip(names, targets, strict=True):
+                batches = [batch for batch in sorted(self.done) if name in self._shards[batch].files]
                 join(name, (self._part(batch, name) for batch in batches), target)
         self._stale = False
 
@@ -259,7 +264,7 @@ def _can_resume(folder: Path) -> bool:
     if _results(folder):
         raise UserError(
             f"{folder} cannot be resumed because it holds results without {RUN_NAME}, which are not a run of a joint "
-            f"model: give another output folder, or {START_ANEW} {_BY_OVERRIDE}."
+            f"model: give another output folder, or {START_ANEW} {BY_OVERRIDE}."
         )
     return False
 
@@ -272,12 +277,12 @@ def _refuse_results(folder: Path) -> None:
                 return
         raise UserError(
             f"{folder} already holds the results of a run: set MATTERGEN_E_EXISTING=resume to go on with it or "
-            f"MATTERGEN_E_EXISTING=overwrite to replace it {_BY_OVERRIDE}."
+            f"MATTERGEN_E_EXISTING=overwrite to replace it {BY_OVERRIDE}."
         )
     if _results(folder):
         raise UserError(
             f"{folder} already holds results, but no {RUN_NAME} to resume from: give another output folder, or set "
-            f"MATTERGEN_E_EXISTING=overwrite to replace them {_BY_OVERRIDE}."
+            f"MATTERGEN_E_EXISTING=overwrite to replace them {BY_OVERRIDE}."
         )
 
 
@@ -302,7 +307,10 @@ def _resumed(
 ) -> tuple[RunRecord, dict[int, Shard]]:
     record = load_record(folder)
     seed = settings.pop("seed", None)
-    differing = difference(record.settings, settings)
+    asked = settings.get(NUM_SAMPLES)
+    differing = difference(
+        {**record.settings, NUM_SAMPLES: asked} if extends(record, asked) else record.settings, settings
+    )
     if differing is None and seed not in (None, record.seed):
         differing = Difference("seed", record.seed, seed)
     if differing is None and record.fields and set(record.fields) != set(fields):
@@ -310,45 +318,33 @@ def _resumed(
     if differing is not None:
         raise UserError(
             f"{folder} cannot be resumed because {differing}: run with the former, give another output folder, or "
-            f"{START_ANEW} {_BY_OVERRIDE}."
+            f"{START_ANEW} {BY_OVERRIDE}."
         )
-    batches = _batches(folder)
-    shards = {batch: _read_shard(batches.path(batch)) for batch in batches.numbers()}
+    shards = read_shards(folder, record)
+    check_extended(folder, record, asked, shards)
     record.resumes.append(Resume(started=datetime.now(UTC), command=list(sys.argv), provenance=provenance))
     record.fields = fields or record.fields
-    if record.status != "finished" or set(shards) != {batch.batch for batch in record.batches}:
+    if (
+        record.status != "finished"
+        or set(shards) != {batch.batch for batch in record.batches}
+        or record.settings != settings
+    ):
         record.status, record.finished, record.outputs = "running", None, {}
+    record.settings = settings
     return record, shards
-
-
-def _read_shard(path: Path) -> Shard:
-    """What a batch's file holds, after comparing the checksums of its content."""
-    with _sound(path), ZipFile(path) as archive:
-        damaged = archive.testzip()
-        files = [name for name in archive.namelist() if name != BATCH_NAME]
-        if damaged is not None or not set(batch_files([])) <= set(files):
-            raise BadZipFile(f"{damaged or 'a part'} is not whole")
-        if refused := [name for name in files if not _OUTPUT.fullmatch(name)]:
-            raise BadZipFile(f"{refused[0]!r} is not the name of an output file")
-        stored = ShardRecord.model_validate_json(archive.read(BATCH_NAME))
-        return Shard(stored.record, stored.indices, files)
 
 
 # -- the folder -------------------------------------------------------------------------------------------------------
 
 
-def _batches(folder: Path) -> FileJournal:
-    return FileJournal(folder / BATCHES_FOLDER, "batch_{}.zip")
-
-
 def _results(folder: Path) -> list[Path]:
     """The results that a folder holds, be they of a run or MatterGen's own; batches last."""
-    batches = _batches(folder)
+    batches = batches_of(folder)
     paths = [batches.path(batch) for batch in batches.numbers()]
     names = dict.fromkeys(batch_files([]))
     for path in paths:
-        with suppress(UserError), _sound(path), ZipFile(path) as archive:  # a batch that is damaged names no files
-            names |= dict.fromkeys(filter(_OUTPUT.fullmatch, archive.namelist()))
+        with suppress(UserError), sound(path), ZipFile(path) as archive:  # a batch that is damaged names no files
+            names |= dict.fromkeys(filter(OUTPUT.fullmatch, archive.namelist()))
     return [*(file for name in names if (file := folder / name).exists()), *paths]
 
 
@@ -373,16 +369,4 @@ def _one_sentence(folder: Path) -> Iterator[None]:
         raise UserError(
             f"{error.filename or folder} cannot be used ({error.strerror or error}): check that {folder} is a "
             "folder with room that you may write in, and run the command again with MATTERGEN_E_EXISTING=resume."
-        ) from error
-
-
-@contextmanager
-def _sound(path: Path) -> Iterator[None]:
-    """What a damaged batch file makes its readers raise becomes a `UserError`."""
-    try:
-        yield
-    except (BadZipFile, LookupError, ValueError, RuntimeError, EOFError, struct.error, FileNotFoundError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{path} is damaged ({reason}): remove this file and resume, which generates its crystals anew."
         ) from error

@@ -6,9 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
+import torch
 
 from mattergen_e import provenance
+from mattergen_e.networks.logger import ResumingCSVLogger
 
 #: Key of the record in a checkpoint.
 RECORD = "mattergen_e"
@@ -18,7 +21,8 @@ class Provenance(pl.Callback):
     """Seeds a training run and writes into every checkpoint what made it.
 
     The seed is set when the callback is made, which is before MatterGen's commands build the model: they take no seed
-    of their own.
+    of their own. The random numbers of a step depend on the seed, the epoch and the number of the batch, so that a
+    resumed run draws those that the uninterrupted one would have drawn.
     """
 
     def __init__(self, seed: int = 0, data: str | None = None) -> None:
@@ -32,6 +36,8 @@ class Provenance(pl.Callback):
         self.seed = pl.seed_everything(seed, verbose=False)
         self.data = data
         self.before = 0.0
+        self.epoch, self.step = 0, 0
+        self.seeded = False
         self.begin = time.monotonic()
 
     def seconds(self) -> float:
@@ -39,9 +45,34 @@ class Provenance(pl.Callback):
         return self.before + time.monotonic() - self.begin
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock, and gives every process of a distributed run its own noise."""
+        """Starts the clock, and lets a resumed run go on with the curves of the run before."""
         self.begin = time.monotonic()
-        pl.seed_everything(self.seed + trainer.global_rank, verbose=False)
+        self._seed_epoch(self.epoch, trainer)
+        self.seeded = True
+        if self.step and trainer.is_global_zero:
+            for logger in trainer.loggers:
+                if isinstance(logger, ResumingCSVLogger):
+                    logger.experiment.goes_on(self.step)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seeds the order of the data; for the first epoch that was done before its loader was made."""
+        if not self.seeded or trainer.current_epoch != self.epoch:
+            self._seed_epoch(trainer.current_epoch, trainer)
+        self.seeded = False
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seeds the noise of a step; every process of a distributed run has its own."""
+        state = np.random.SeedSequence([self.seed, trainer.global_rank, trainer.current_epoch, batch_idx])
+        torch.manual_seed(int(state.generate_state(1, np.uint64)[0]) >> 1)
+
+    def _seed_epoch(self, epoch: int, trainer: pl.Trainer) -> None:
+        if epoch == 0:
+            pl.seed_everything(self.seed + trainer.global_rank, verbose=False)
+        else:
+            state = np.random.SeedSequence([self.seed, trainer.global_rank, epoch])
+            pl.seed_everything(int(state.generate_state(1)[0]), verbose=False)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -56,19 +87,36 @@ class Provenance(pl.Callback):
             "data": self._data(),
             "seconds": self.seconds(),
             "metrics": metrics,
+            "ranges": _ranges(getattr(trainer, "datamodule", None)),
         }
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Takes the time of the run that is resumed."""
+        """Takes the time of the run that is resumed, and where it stands."""
         self.before = float(checkpoint.get(RECORD, {}).get("seconds", 0.0))
+        self.step = int(checkpoint["global_step"])
+        self.epoch = int(checkpoint["epoch"]) + 1
 
     def _data(self) -> dict[str, str] | None:
         manifest = Path(self.data) / "manifest.json" if self.data is not None else None
         if manifest is None or not manifest.is_file():
             return None
         return {"cache": Path(str(self.data)).name, "manifest_sha256": provenance.hash_file(manifest)}
+
+
+def _ranges(datamodule: Any) -> dict[str, list[float]]:
+    """Smallest and largest number of sites and value of each property of the training crystals."""
+    data = getattr(datamodule, "train_dataset", None)
+    arrays = {"num_atoms": getattr(data, "num_atoms", None), **(getattr(data, "properties", None) or {})}
+    found = {}
+    for name, values in arrays.items():
+        numbers = np.asarray([] if values is None else values)
+        if numbers.ndim == 1 and np.issubdtype(numbers.dtype, np.number):
+            finite = numbers[np.isfinite(numbers)]
+            if len(finite):
+                found[name] = [float(finite.min()), float(finite.max())]
+    return found
 
 
 def _recipe() -> str | None:

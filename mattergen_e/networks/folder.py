@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mattergen_e.errors import UserError, first_problem
 from mattergen_e.files import replacing
+from mattergen_e.limits import read_yaml
 from mattergen_e.upstream.checkpoints import require_finite
 
 #: Digits of a fingerprint that are shown.
@@ -138,12 +139,12 @@ class Folder[D: BaseDescription, M: Trained]:
         """
         path = Path(folder) / self.description
         try:
-            return self.schema.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+            return self.schema.model_validate(read_yaml(path))
         except FileNotFoundError:
             raise UserError(f"{path} does not exist: give the folder of {self.a} ({self.command})") from None
         except ValidationError as error:
             raise UserError(f"{path} does not describe {self.a}: {first_problem(error)}") from error
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, yaml.YAMLError) as error:
             raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
 
     def require_weights(self, folder: str | Path) -> None:

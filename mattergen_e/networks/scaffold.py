@@ -2,13 +2,16 @@
 
 <out>/run/last.ckpt  the last epoch, to go on from
 <out>/run/best.ckpt  the epoch that was best on the validation split
+
+Whatever ends a training, the same command with --resume goes on from the last epoch; before the first one has ended,
+there is nothing to lose, and the same command begins anew, with or without it.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,8 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytorch_lightning as pl
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from mattergen_e.errors import UserError
+from mattergen_e.files import TEMPORARY_PREFIX, discard, replacing
+from mattergen_e.journal import hold
 from mattergen_e.networks.callbacks import RECORD, Provenance
 from mattergen_e.networks.folder import DAMAGED
 
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
 RUN, LAST, BEST = "run", "last.ckpt", "best.ckpt"
+METRICS = "metrics"
 
 
 class TrainingSettings(BaseModel):
@@ -131,6 +138,19 @@ class Training:
         return read_trained(Path(path), self.key, self.whose)
 
 
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes each checkpoint beside its place first: Lightning's own way leaves a torn one after a kill.
+
+    That holds where its temporary folder is on another file system.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Writes a checkpoint."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(Path(path)) as file:
+            torch.save(checkpoint, file)
+
+
 def make_trainer(
     run: Path, settings: TrainingSettings, monitor: str, provenance: pl.Callback, device: str, progress: bool
 ) -> pl.Trainer:
@@ -149,34 +169,57 @@ def make_trainer(
         gradient_clip_val=settings.clip,
         num_sanity_val_steps=0,
         log_every_n_steps=50,
-        logger=CSVLogger(run, name="metrics"),
+        plugins=[WholeCheckpoints()],
+        logger=CSVLogger(run, name=METRICS),
         callbacks=[provenance, best, last, *bars],
         enable_progress_bar=progress,
         enable_model_summary=False,
     )
 
 
-def check_folder(out: Path, finished: bool, resume: bool, overwrite: bool) -> None:
-    """Make way for a training, or stop.
+@contextmanager
+def training_folder(out: Path, finished: bool, resume: bool, overwrite: bool) -> Iterator[bool]:
+    """Holds the folder of a training, and makes way for it.
 
     Args:
-        out: Its folder.
-        finished: Whether the folder holds a model already.
+        out: The folder.
+        finished: Whether it holds a model already.
         resume: Go on with a training.
         overwrite: Replace one.
 
+    Yields:
+        Whether there is an epoch to go on from; a training that was killed in its first begins anew.
+
     Raises:
-        UserError: If there is none to resume, or one that may not be replaced.
+        UserError: If another process trains in it, there is nothing to resume, or a training that may not be replaced.
     """
-    last = out / RUN / LAST
-    if resume:
-        if not last.is_file():
-            raise UserError(f"{last} does not exist: there is no training to resume in that folder")
-        return
-    if (finished or (out / RUN).exists()) and not overwrite:
+    _check_folder(out, finished, resume, overwrite)  # before anything is written
+    with hold(out, RUN):
+        _check_folder(out, finished, resume, overwrite)
+        goes_on = resume and (out / RUN / LAST).is_file()
+        if not goes_on and (out / RUN).exists():
+            discard(out / RUN)
+        yield goes_on
+
+
+def _check_folder(out: Path, finished: bool, resume: bool, overwrite: bool) -> None:
+    run, last = out / RUN, out / RUN / LAST
+    if resume and not last.is_file() and (finished or not run.is_dir()):
+        raise UserError(f"{last} does not exist: there is no training to resume in that folder")
+    if not resume and not overwrite and (finished or last.exists()):
         raise UserError(f"{out} holds a training already: add --resume to go on, --overwrite, or choose another folder")
-    if (out / RUN).exists():
-        shutil.rmtree(out / RUN)
+    if not (resume and last.is_file()):
+        _check_ours(run)
+
+
+def _check_ours(run: Path) -> None:
+    """Lets only what a training wrote be removed."""
+    if run.is_symlink() or (run.exists() and not run.is_dir()):
+        raise UserError(f"{run} is not a folder that a training made: choose another folder")
+    names = (path.name for path in run.iterdir()) if run.exists() else ()
+    foreign = [name for name in names if name not in (LAST, BEST, METRICS) and not name.startswith(TEMPORARY_PREFIX)]
+    if foreign:
+        raise UserError(f"{run} holds {min(foreign)}, which no training wrote: move it away, or choose another folder")
 
 
 def check_resumed(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], parts: Sequence[str]) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from mattergen_e.crystals.graphs import reduce_named, to_graph
 from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.prediction import predict_descriptors
-from mattergen_e.files import add_array
+from mattergen_e.files import add_array, replacing
+from mattergen_e.journal import claim
 from mattergen_e.prediction.cells import CellMap
 from mattergen_e.spectra.grid import EnergyGrid
 
@@ -161,6 +161,8 @@ def spectra_path(path: str | Path) -> Path:
 def write_predictions(path: str | Path, predictions: Iterable[SitePrediction]) -> int:
     """Writes predictions as JSON lines, spectra and grids beside them; under temporary names, renamed at the end.
 
+    What a killed process left of the same file is removed first.
+
     The npz file holds, for line k (from 0) and descriptor D, `D_<k>` and `D_std_<k>`: of spectra (n_sites, points)
     float32 in states/eV, and once `D_energies`, (points,) eV relative to the Fermi energy; of grids (*probes, dim)
     float32. A line names its arrays under `D`.
@@ -171,27 +173,31 @@ def write_predictions(path: str | Path, predictions: Iterable[SitePrediction]) -
 
     Returns:
         Number of lines.
+
+    Raises:
+        UserError: If another process writes the file, or it cannot be written.
     """
     target, beside = Path(path), spectra_path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    arrays = Path(f"{temporary}.npz")
     count = 0
-    try:
-        with os.fdopen(handle, "w") as file, ZipFile(arrays, "w") as archive:
-            for prediction in predictions:
-                names = _write_arrays(archive, prediction, count)
-                links = {name: {"file": beside.name, **of_name} for name, of_name in names.items()}
-                file.write(json.dumps(prediction.as_line() | links) + "\n")
-                count += 1
-            holds_spectra = bool(archive.namelist())
-        if holds_spectra:
-            os.replace(arrays, beside)
-        os.replace(temporary, target)
-    finally:
-        for left in (Path(temporary), arrays):
-            left.unlink(missing_ok=True)
+    with claim(target), replacing(target, target) as file, ExitStack() as stack:
+        archive: ZipFile | None = None
+        for prediction in predictions:
+            if archive is None and any(map(prediction.in_arrays, prediction.mean)):
+                archive = stack.enter_context(_arrays(beside, target))
+            names = _write_arrays(archive, prediction, count) if archive is not None else {}
+            links = {name: {"file": beside.name, **of_name} for name, of_name in names.items()}
+            file.write(json.dumps(prediction.as_line() | links).encode() + b"\n")
+            count += 1
     return count
+
+
+@contextmanager
+def _arrays(path: Path, target: Path) -> Iterator[ZipFile]:
+    """The file of arrays beside the lines, in place before them; former lines must not refer to it."""
+    with replacing(path, target) as file:
+        with ZipFile(file, "w") as archive:
+            yield archive
+        target.unlink(missing_ok=True)
 
 
 def _write_arrays(archive: ZipFile, prediction: SitePrediction, line: int) -> dict[str, dict[str, str]]:
@@ -205,6 +211,6 @@ def _write_arrays(archive: ZipFile, prediction: SitePrediction, line: int) -> di
             add_array(archive, names[name][key], values.astype(np.float32))
         if name in prediction.grids:
             names[name]["energies"] = f"{name}_energies"
-            if line == 0:
+            if f"{names[name]['energies']}.npy" not in archive.NameToInfo:
                 add_array(archive, names[name]["energies"], prediction.grids[name].energies)
     return names

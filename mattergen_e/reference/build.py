@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -24,17 +24,19 @@ from mattergen_e.energies import calculators
 from mattergen_e.energies.elements import SOURCE, element_energies
 from mattergen_e.energies.given import Energies, read_energies
 from mattergen_e.errors import UserError
-from mattergen_e.files import replacing
+from mattergen_e.files import discard, replacing
 from mattergen_e.journal import LOCK_NAME, FileJournal, difference, hold
 from mattergen_e.provenance import hardware, versions
 from mattergen_e.reference import assemble, reduced
 from mattergen_e.reference.chunks import ChunkTask, compute_chunk, one_thread, shared_calculator
 from mattergen_e.reference.fingerprints import AMD_NEIGHBOURS
 from mattergen_e.reference.folder import MANIFEST_NAME, PROPERTIES_FOLDER, ReferenceManifest, read_manifest
+from mattergen_e.reference.packed import is_packed
 from mattergen_e.reference.sources import SPLITS, Crystals, read_sources, take
 
 PARTS_FOLDER = "parts"
 STAMP_NAME = "settings.json"
+_CHUNK = re.compile(r"settings\.json|part_\d+\.npz|reduced_.+_\d+\.npz|\.mattergen_e-.+\.tmp")
 CHUNK = 256
 
 
@@ -135,12 +137,33 @@ def _stamp(crystals: Crystals, settings: BuildSettings, given: Energies | None) 
 
 
 def _check_content(out: Path) -> None:
-    """Refuses a folder that holds something else."""
-    if not out.is_dir() or (out / MANIFEST_NAME).is_file() or (out / PARTS_FOLDER / STAMP_NAME).is_file():
+    """Refuses a folder that holds something else: a reference is written over, and chunks of former ones removed."""
+    if not out.is_dir():
+        return
+    if is_packed(out):
+        raise UserError(f"{out} is a packed reference, which is not built on: choose another --out.")
+    parts = out / PARTS_FOLDER
+    chunks = [path.name for path in parts.iterdir()] if parts.is_dir() and not parts.is_symlink() else []
+    foreign = [name for name in chunks if not _CHUNK.fullmatch(name)]
+    if foreign or parts.is_symlink() or (parts.exists() and not parts.is_dir()):
+        what = f"{parts.name}/{min(foreign)}" if foreign else parts.name
+        raise UserError(f"{out} holds {what}, which is no part of a reference: choose another --out.")
+    if _is_reference(out) or STAMP_NAME in chunks:
         return
     others = [path.name for path in out.iterdir() if path.name not in (LOCK_NAME, PARTS_FOLDER)]
     if others:
-        raise UserError(f"{out} holds no reference but {others[0]}: choose another --out.")
+        raise UserError(f"{out} holds no reference but {min(others)}: choose another --out.")
+
+
+def _is_reference(out: Path) -> bool:
+    """Whether a folder holds a reference, even one whose manifest is damaged."""
+    try:
+        found = json.loads((out / MANIFEST_NAME).read_bytes())
+    except (OSError, RecursionError):
+        return False
+    except ValueError:
+        return all((out / f"{name}.npy").is_file() for name in ("ids", "num_atoms", "energies", "magpie"))
+    return isinstance(found, dict) and {"structures", "energy_source", "arrays"} <= found.keys()
 
 
 def _find(out: Path, stamp: dict[str, Any], overwrite: bool) -> bool:
@@ -162,11 +185,16 @@ def _find(out: Path, stamp: dict[str, Any], overwrite: bool) -> bool:
             "--out, or replace it with --overwrite."
         )
     if found is None or differing is not None:  # chunks of unknown settings are not taken for ours
-        shutil.rmtree(parts, ignore_errors=True)
+        _discard(parts)
     parts.mkdir(exist_ok=True)
     with replacing(parts / STAMP_NAME) as file:
         file.write(json.dumps(stamp).encode())
     return False
+
+
+def _discard(parts: Path) -> None:
+    if parts.exists():
+        discard(parts)
 
 
 def _compute(crystals: Crystals, parts: FileJournal, settings: BuildSettings, jobs: int | None, backend: str) -> None:
@@ -253,7 +281,7 @@ def _write_manifest(out: Path, manifest: ReferenceManifest) -> ReferenceManifest
     """Writes the manifest, which comes last."""
     with replacing(out / MANIFEST_NAME) as file:
         file.write(manifest.model_dump_json(indent=1).encode() + b"\n")
-    shutil.rmtree(out / PARTS_FOLDER, ignore_errors=True)
+    _discard(out / PARTS_FOLDER)
     return manifest
 
 
@@ -263,7 +291,7 @@ def _up_to_date(out: Path, settings: BuildSettings, jobs: int | None, backend: s
     if not reduced.is_complete(manifest):
         manifest = reduced.complete(out, manifest, out / PARTS_FOLDER, settings.chunk, jobs, backend)
         return _write_manifest(out, manifest)
-    shutil.rmtree(out / PARTS_FOLDER, ignore_errors=True)
+    _discard(out / PARTS_FOLDER)
     return manifest
 
 

@@ -38,7 +38,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mattergen_e.energies.hull import Hull
 from mattergen_e.errors import UserError, first_problem
+from mattergen_e.limits import read_npy
 from mattergen_e.provenance import hash_file
+from mattergen_e.reference.packed import is_packed, unpack
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -115,14 +117,16 @@ class Reference:
     """A reference set on disk; it can be pickled, and workers then open it themselves.
 
     Attributes:
-        path: The folder.
+        path: The folder of its arrays.
         manifest: What it holds.
+        name: Of the folder that was opened.
     """
 
-    def __init__(self, path: Path, manifest: ReferenceManifest) -> None:
+    def __init__(self, path: Path, manifest: ReferenceManifest, name: str | None = None) -> None:
         """Use `Reference.open`."""
         self.path = path
         self.manifest = manifest
+        self.name = name or path.resolve().name
         self._arrays: dict[str, NDArray[Any]] = {}
         self._offsets: dict[str, NDArray[np.int64]] = {}
 
@@ -136,12 +140,13 @@ class Reference:
         Raises:
             UserError: If it is missing, not finished, of another version, or a file is damaged.
         """
-        found = cls._known(Path(path))
+        path = Path(path)
+        found = cls._known(unpack(path, *_packed(path)) if is_packed(path) else path, path.resolve().name)
         found.verify()
         return found
 
     @classmethod
-    def _known(cls, path: Path) -> Self:
+    def _known(cls, path: Path, called: str | None = None) -> Self:
         """The reference without comparing bytes: for workers, whose parent has."""
         manifest = read_manifest(path)
         for name, info in manifest.arrays.items():
@@ -152,18 +157,13 @@ class Reference:
                 )
             if not file.is_file() or file.stat().st_size != info.size:
                 raise UserError(f"{file} is missing or not whole: build the reference anew with --overwrite.")
-        return cls(path, manifest)
+        return cls(path, manifest, called)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self)._known, (self.path,))
+        return (type(self)._known, (self.path, self.name))
 
     def __len__(self) -> int:
         return self.manifest.structures
-
-    @property
-    def name(self) -> str:
-        """Name of the folder."""
-        return self.path.resolve().name
 
     @property
     def hash(self) -> str:
@@ -339,6 +339,16 @@ def reducer() -> str:
     return __version__
 
 
+def _packed(path: Path) -> tuple[str, dict[str, int]]:
+    """Identity and sizes of the arrays of a packed reference."""
+    manifest = read_manifest(path)
+    outside = [name for name in manifest.arrays if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise UserError(f"{path / MANIFEST_NAME} names {outside[0]!r}, which is outside of the folder: build it anew.")
+    whole = hashlib.sha256("\n".join(f"{n} {i.sha256}" for n, i in sorted(manifest.arrays.items())).encode())
+    return whole.hexdigest(), {name: info.size for name, info in manifest.arrays.items()}
+
+
 def read_manifest(path: Path) -> ReferenceManifest:
     """The manifest of a folder.
 
@@ -360,8 +370,8 @@ def read_manifest(path: Path) -> ReferenceManifest:
 
 def _load(file: Path, info: ArrayInfo) -> NDArray[Any]:
     try:
-        found = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        found = read_npy(file, mmap=True)
+    except (OSError, ValueError) as error:
         raise UserError(f"{file} is not a plain array ({error}): build the reference anew with --overwrite.") from None
     if list(found.shape) != info.shape or str(found.dtype) != info.dtype:
         raise UserError(f"{file} is not what was built: build the reference anew with --overwrite.")

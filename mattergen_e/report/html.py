@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup as Html
 
-from mattergen_e.errors import UserError
-from mattergen_e.files import replacing
+from mattergen_e.journal import write_output
 
 
 class Section(NamedTuple):
@@ -65,11 +64,7 @@ def write_page(content: str, out: Path, option: str) -> int:
         UserError: If it cannot be written; `option` is the one that names the file.
     """
     page = content.encode()
-    try:
-        with replacing(out) as file:
-            file.write(page)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror or error}): choose another {option}.") from error
+    write_output(out, page, f"choose another {option}")
     return len(page)
 
 

@@ -29,6 +29,7 @@ from mattergen_e.evaluation.schema import (
     Evaluation,
     parse,
 )
+from mattergen_e.limits import open_npz
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -281,7 +282,7 @@ def _relaxed(path: Path) -> dict[int, Structure]:
 def _site_pairs(path: Path) -> dict[str, SitePairs]:
     if not path.is_file():
         return {}
-    with np.load(path, allow_pickle=False) as arrays:
+    with open_npz(path) as arrays:
         found = dict(arrays)
     names = [name.removesuffix("_generated") for name in found if name.endswith("_generated")]
     return {name: pairs for name in names if (pairs := _pairs(found, name)) is not None}
@@ -291,7 +292,7 @@ def _target_curves(path: Path) -> TargetCurves | None:
     """None where there is no such file, or nothing in it with a cosine."""
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as arrays:
+    with open_npz(path) as arrays:
         floats = {name: arrays[name].astype(float) for name in ("energies", "generated", "targets", "cosine")}
         numbers = {name: arrays[name].astype(int) for name in ("crystal", "curve")}
         names, random = arrays["names"].tolist(), arrays["random_cosine"].astype(float)

@@ -23,6 +23,7 @@ import numpy as np
 
 from mattergen_e.errors import UserError
 from mattergen_e.files import add_array
+from mattergen_e.limits import open_npz
 from mattergen_e.spectra.grid import EnergyGrid
 from mattergen_e.spectra.objects import CrystalSpectra
 
@@ -63,7 +64,7 @@ def read_dos(file: str | Path | IO[bytes], indices: Iterable[int]) -> list[Cryst
         file = Path(file) / DOS_NAME
     name = str(file) if isinstance(file, str | Path) else DOS_NAME
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with open_npz(file) as arrays:
             low, high = arrays["window"].tolist()
             grid = EnergyGrid(minimum=low, maximum=high, points=len(arrays["energies"]))
             fingerprint = str(arrays["fingerprint"])

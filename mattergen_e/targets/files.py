@@ -31,6 +31,7 @@ from mattergen_e.errors import UserError, brief
 from mattergen_e.labels.vasp import bands
 from mattergen_e.labels.vasp import dos as vasp_dos
 from mattergen_e.labels.vasp.vasprun import check_dos, read_vasprun
+from mattergen_e.limits import open_npz, read_text
 from mattergen_e.spectra.curves import Curve
 from mattergen_e.spectra.grid import TOTAL_GRID
 from mattergen_e.spectra.processing import FLOOR, TotalDosSettings
@@ -138,7 +139,7 @@ def _numbers(values: Any, where: str) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def _npz(path: Path) -> Iterator[Curve]:
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with open_npz(path) as content:
             arrays = {key: content[key] for key in NPZ_KEYS if key in content.files}
     except Exception as error:  # whatever a damaged zip or header leads to
         raise UserError(f"{path} is no npz file of plain arrays ({str(error).splitlines()[0][:80]}).") from None
@@ -176,8 +177,8 @@ def _csv(path: Path) -> Iterator[Curve]:
 
 def _json_lines(path: Path) -> Iterator[Curve]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).split("\n")
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): give JSON lines.") from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mattergen_e.errors import UserError
+from mattergen_e.limits import read_yaml
 
 CARD = "card.yaml"
 
@@ -18,7 +19,10 @@ class _Model(BaseModel):
 
 
 class TrainingRecord(_Model):
-    """How a model came about: epochs, steps, hours, seed, versions, hardware, data, and the ends of its loss curves."""
+    """How a model came about: epochs, steps, hours, seed, versions, hardware, data, and the ends of its loss curves.
+
+    `ranges`: smallest and largest number of sites, and value of each property, of the training crystals.
+    """
 
     epochs: int
     steps: int
@@ -29,6 +33,7 @@ class TrainingRecord(_Model):
     data: dict[str, str] | None
     loss_first: dict[str, float]
     loss_last: dict[str, float]
+    ranges: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
 
 class Stage(_Model):
@@ -97,7 +102,7 @@ def read_card(path: str | Path) -> Card:
         UserError: If the file is missing or does not follow the schema.
     """
     try:
-        return Card.model_validate(yaml.safe_load(Path(path).read_text()))
+        return Card.model_validate(read_yaml(path))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
     except (ValidationError, yaml.YAMLError) as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,11 @@ from mattergen_e import provenance, upstream
 from mattergen_e.data.cache import list_sites
 from mattergen_e.descriptors.autoencoder_slot import ENTRY
 from mattergen_e.errors import UserError
+from mattergen_e.files import appearing
+from mattergen_e.journal import claim
 from mattergen_e.networks.callbacks import RECORD
 from mattergen_e.prediction.accuracy import ELEMENT_MEANS, save_means, train_means
-from mattergen_e.training.card import CARD, Card
+from mattergen_e.training.card import CARD, Card, read_card
 from mattergen_e.training.stages import find_stages, training_record
 from mattergen_e.upstream.trust import check_folder, read_plain
 
@@ -38,17 +38,16 @@ def export(
         out: Folder to write; must not exist unless `overwrite`.
         notes: The parts of the card that a run cannot know: name, description, licence, data, commands, metrics.
         cache: Cache that the run was trained on; the element means of its training split go into the folder.
-        overwrite: Replace an existing folder.
+        overwrite: Replace a model folder.
 
     Returns:
         The card.
 
     Raises:
-        UserError: If the run has no checkpoint or configuration, or `out` exists.
+        UserError: If the run has no checkpoint or configuration, or `out` exists, is no model folder, or holds the run.
     """
     source, target = Path(run), Path(out)
-    if target.exists() and not overwrite:
-        raise UserError(f"{target} exists: choose another --out or add --overwrite.")
+    _check_target(source, target, overwrite)
     checkpoint_path = source / "checkpoints" / "last.ckpt"
     check_folder(source)
     whole = read_plain(source)
@@ -56,23 +55,32 @@ def export(
     config = _shareable(whole)
     state = {name: tensor.clone() for name, tensor in checkpoint["state_dict"].items()}
     card = _card(source, target, whole, checkpoint, state, notes or {})
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        _write(staging, config, state, checkpoint, card)
-        if cache is not None:
-            descriptors = config["lightning_module"].get("descriptors", {})
-            names = [name for name, settings in descriptors.items() if "autoencoder" not in settings]  # no spectra
-            means = {name: train_means(cache, name) for name in names if name in list_sites(Path(cache) / "train")}
-            save_means(staging / ELEMENT_MEANS, means)
-        if target.exists():
-            shutil.rmtree(target)
-        staging.chmod(0o755)
-        staging.rename(target)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+    with claim(target):
+        _check_target(source, target, overwrite)  # as a killed process left it, or another one
+        with appearing(target) as folder:
+            _write(folder, config, state, checkpoint, card)
+            if cache is not None:
+                descriptors = config["lightning_module"].get("descriptors", {})
+                names = [name for name, settings in descriptors.items() if "autoencoder" not in settings]  # no spectra
+                means = {name: train_means(cache, name) for name in names if name in list_sites(Path(cache) / "train")}
+                save_means(folder / ELEMENT_MEANS, means)
+            _check_target(source, target, overwrite)
     return card
+
+
+def _check_target(source: Path, target: Path, overwrite: bool) -> None:
+    """Lets only a model folder be replaced, and never the run."""
+    if source.resolve().is_relative_to(target.resolve()):
+        raise UserError(f"{target} is or holds the run {source}: choose another --out.")
+    if not target.exists():
+        return
+    if not overwrite:
+        raise UserError(f"{target} exists: choose another --out or add --overwrite.")
+    try:
+        read_card(target / CARD)
+    except (UserError, OSError) as error:
+        reason = str(error).rstrip(".") if isinstance(error, UserError) else f"{target} cannot be read"
+        raise UserError(f"{reason}, so --overwrite does not replace {target}: choose another --out.") from None
 
 
 def _shareable(config: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +114,9 @@ def _write(folder: Path, config: dict, state: dict, checkpoint: dict, card: Card
         RECORD: checkpoint.get(RECORD, {}),
     }
     torch.save(kept, folder / "checkpoints" / "last.ckpt")
-    (folder / CARD).write_text(yaml.safe_dump(card.model_dump(), sort_keys=False, allow_unicode=True, width=110))
+    (folder / CARD).write_text(
+        yaml.safe_dump(card.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    )
 
 
 def _card(source: Path, target: Path, config: dict, checkpoint: dict, state: dict, notes: dict[str, Any]) -> Card:

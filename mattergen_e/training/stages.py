@@ -33,6 +33,7 @@ def training_record(run: Path, checkpoint: dict[str, Any]) -> TrainingRecord:
         data=record.get("data"),
         loss_first=first,
         loss_last=last,
+        ranges=record.get("ranges", {}),
     )
 
 

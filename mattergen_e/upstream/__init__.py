@@ -11,7 +11,8 @@ application is MatterGen's generator.
 | `checkpoints.allow_harmless_classes` | torch loads with `weights_only=True`; older checkpoints hold configuration containers | 1.0.3 |
 | `expressions.replace_eval` | MatterGen computes `${eval:...}` of configurations with Python's `eval` | 1.0.3 |
 | `hub.say_hub_errors_in_one_sentence` | without a network, a published checkpoint ends in a page of traceback | 1.0.3 |
-| `startup.watch_for_early_errors` | the same for `mattergen-generate --pretrained-name`, which asks the hub before all else | 1.0.3 |
+| `startup.watch_for_early_errors` | the same for `mattergen-generate --pretrained-name`, which asks the hub before all else, and for what Hydra says of a recipe | 1.0.3 |
+| `arguments.watch_words` | `fire` refused an unknown flag of `mattergen-generate` after the whole run, and took words of any kind | 1.0.3 |
 | `conditions.register_property` | a condition must be in upstream's list before a dataset or an embedding is built | 1.0.3 |
 | `generator._check_conditions` | what the model cannot take was refused after loading it, or by an assertion; compositions that Python callers give to the joint sampling ended in a `TypeError` | 1.0.3 |
 | `generator._check_steps` | a model trained with another number of steps than the sampling settings ended in a bare assertion | 1.0.3 |
@@ -20,11 +21,19 @@ application is MatterGen's generator.
 
 from __future__ import annotations
 
+from mattergen_e.upstream.arguments import typed
 from mattergen_e.upstream.checkpoints import allow_harmless_classes, load_checkpoint
-from mattergen_e.upstream.commands import exit_on_user_error, is_mattergen_command
+from mattergen_e.upstream.commands import (
+    Terminated,
+    exit_on_user_error,
+    interrupted_without_traceback,
+    is_mattergen_command,
+    told_to_end,
+)
 from mattergen_e.upstream.conditions import ARRAY_CONDITIONS, check_known, known_properties, register_property
 from mattergen_e.upstream.expressions import replace_eval
 from mattergen_e.upstream.hub import say_hub_errors_in_one_sentence
+from mattergen_e.upstream.memory import is_out_of_memory, memory_sentence, memory_wanted
 from mattergen_e.upstream.package_data import DATA, PackageData, package_data, repair_scale_factors
 from mattergen_e.upstream.startup import COMPOSITIONS, watch_for_early_errors
 from mattergen_e.upstream.trust import check_at_the_door
@@ -37,15 +46,22 @@ __all__ = [
     "COMPOSITIONS",
     "DATA",
     "PackageData",
+    "Terminated",
     "check_at_the_door",
     "check_known",
     "exit_on_user_error",
+    "interrupted_without_traceback",
     "is_mattergen_command",
+    "is_out_of_memory",
     "known_properties",
     "load_checkpoint",
+    "memory_sentence",
+    "memory_wanted",
     "package_data",
     "prepare",
     "register_property",
+    "told_to_end",
+    "typed",
     "watch_for_early_errors",
 ]
 

@@ -11,6 +11,7 @@ import yaml
 
 from mattergen_e import provenance
 from mattergen_e.errors import UserError
+from mattergen_e.limits import read_yaml
 
 #: Of a model folder; see `mattergen_e.training.card`.
 CARD = "card.yaml"
@@ -161,7 +162,7 @@ def _told_by_card(path: Path) -> str | None:
     if path.name != "last.ckpt" or not card.is_file():
         return None
     try:
-        told = yaml.safe_load(card.read_text()).get("weights_sha256")
+        told = read_yaml(card).get("weights_sha256")
     except (OSError, UnicodeDecodeError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"{card} cannot be read: {' '.join(str(error).split())[:200]}.") from None
     return told if isinstance(told, str) and told else None

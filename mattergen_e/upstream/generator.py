@@ -18,6 +18,9 @@ class GeneratorHooks(Protocol):
     def check_steps(self, asked: int | None, trained: Collection[int]) -> None:
         """Called before one of MatterGen's samplers is made, with the steps of its settings and of the training."""
 
+    def guard(self, sampler: Any) -> None:
+        """Called with each of MatterGen's samplers once it is made."""
+
     def read_conditions(self, generator: Any, sampling_config: Any, compositions: Any, read: Callable[[], Any]) -> Any:
         """Gives the loader of conditions, which `read` makes of the configuration, or refuses the request."""
 
@@ -42,6 +45,7 @@ def _check_steps(hooks: GeneratorHooks) -> None:
             discrete = getattr(getattr(module, "corruption", None), "discrete_corruptions", {})
             hooks.check_steps(kwargs.get("N"), {corruption.N for corruption in discrete.values()})
             original(self, *args, **kwargs)
+            hooks.guard(self)
 
         return checked
 

@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from mattergen_e.errors import UserError
+from mattergen_e.limits import load_yaml
 from mattergen_e.upstream.commands import exit_on_user_error
 
 #: Descriptors of any installed package are found by this entry point group.
@@ -55,9 +56,11 @@ TRAINING = re.compile(
     r"|mattergen\.common\.data\.dataset\.[A-Z]\w*(\.from_cache_path)?"
     r"|mattergen\.common\.data\.transform\.(symmetrize_lattice|set_chemical_system_string)"
     r"|mattergen\.common\.data\.dataset_transform\.filter_sparse_properties"
+    r"|mattergen_e\.networks\.logger\.ResumingCSVLogger"
     r"|mattergen_e\.data\.dataset\.JointCrystalDataset\.from_cache_path"
     r"|mattergen_e\.diffusion\.site_dos\.dataset_from_cache"
     r"|mattergen_e\.(networks|training)\.callbacks\.[A-Z]\w*"
+    r"|mattergen_e\.training\.trainer\.Trainer"
 )
 #: Calls what its `path` names, in the settings of datasets.
 METHOD = "hydra.utils.get_method"
@@ -122,7 +125,7 @@ def read_plain(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} has no config.yaml: give the folder of a trained model.")
     try:
         text = file.read_text()
-        config = yaml.safe_load(text)
+        config = load_yaml(text)
     except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}.") from None
     if not isinstance(config, dict) or not isinstance(config.get("lightning_module"), dict):

@@ -79,7 +79,15 @@ print(sorted({"torch", "numpy", "pymatgen", "mattergen", "ase", "chgnet", "xtalm
 
 
 def test_paths_that_are_there_pass(tmp_path: Path) -> None:
-    check_paths(tmp_path, tmp_path)
+    assert check_paths(tmp_path, tmp_path) == tmp_path
+
+
+def test_the_shipped_reference_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="give --reference, or run the command in a checkout"):
+        check_paths(tmp_path, None)
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    assert check_paths(tmp_path, None) == Path("checkpoints/reference_mp")
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,6 @@ print(sorted({"torch", "numpy", "pymatgen", "mattergen", "ase", "chgnet", "matpl
         (["--generated"], "--generated and --predictor contradict each other"),
         (["--calculator", "vasp"], "vasp"),
         (["--device", "abacus"], "abacus"),
-        (["--max-energy-above-hull", "0.1"], "--max-energy-above-hull needs a hull"),
         (["--window", "-2", "2"], "three.jsonl holds no crystals"),  # a negative number is no option
         (["--max-formation-energy", "-1.5"], "three.jsonl holds no crystals"),
     ],

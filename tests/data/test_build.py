@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from kills import kills
 from typer.testing import CliRunner
 
 from mattergen_e.cli.data import app
@@ -217,13 +219,53 @@ def test_a_failed_overwrite_keeps_the_old(tmp_path, bader_file, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(cache, "write_split", fail)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(UserError, match="disk full"):
             build_cache([bader_file], tmp_path / "out", jobs=1, overwrite=True)
     assert arrays(tmp_path / "out") == before
     assert sorted(tmp_path.iterdir()) == listing
     build_cache([bader_file], tmp_path / "out", jobs=1, overwrite=True, split_fractions=(1, 0, 0), split_column=None)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.json", "train"]
     assert sorted(tmp_path.iterdir()) == listing
+
+
+def test_killed_anywhere(tmp_path, bader_file):
+    """Killed before each so many-th of its file operations, the old cache or the new one is there, and nothing else."""
+    only = bader_file.parent / "one.jsonl"
+    only.write_text(bader_file.read_text().splitlines()[0] + "\n")
+    whole = {"split_fractions": (1, 0, 0), "split_column": None, "progress": False, "jobs": 1}
+    build_cache([only], tmp_path / "old", **whole, seed=1)
+
+    def build(folder):
+        build_cache([only], folder / "out", **whole, overwrite=True)
+
+    number = 0
+    for place in kills(build, lambda at: shutil.copytree(tmp_path / "old", at / "out"), tmp_path, every=3):
+        number += 1
+        assert load_manifest(place / "out").crystals == 1
+        build(place)
+        assert [path.name for path in place.iterdir()] == ["out"] and load_manifest(place / "out").settings["seed"] == 0
+    assert number > 5
+
+
+def test_only_caches_are_replaced(tmp_path, bader_file):
+    for content in ('{"name": "a page"}', "[]", "not json", "[" * 100_000):
+        out = tmp_path / "out"
+        out.mkdir(exist_ok=True)
+        (out / "manifest.json").write_text(content)
+        with pytest.raises(UserError, match="is not a cache of this package"):
+            build_cache([bader_file], out, jobs=1, overwrite=True)
+        assert (out / "manifest.json").read_text() == content
+
+
+@pytest.mark.parametrize("part", ["splits", "site_values", "properties"])
+def test_a_manifest_names_no_other_place(tmp_path, bader_file, part):
+    build_cache([bader_file], tmp_path / "out", jobs=1, properties=["dft_band_gap=band_gap_aflow"])
+    path = tmp_path / "out" / "manifest.json"
+    fields = json.loads(path.read_text())
+    fields[part]["../../victim"] = next(iter(fields[part].values()))
+    path.write_text(json.dumps(fields))
+    with pytest.raises(UserError, match=f"{part}: .*leave out slashes"):
+        load_manifest(tmp_path / "out")
 
 
 def test_existing_folders_are_refused(tmp_path, bader_file):

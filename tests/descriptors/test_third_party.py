@@ -20,7 +20,7 @@ from mattergen_e.diffusion.held import ClampedDescriptor
 from mattergen_e.errors import UserError
 from mattergen_e.generation.conditions import ConditionLoader, seed_batch
 from mattergen_e.generation.constraints.apply import constrain
-from mattergen_e.generation.draw import sample_batch
+from mattergen_e.generation.fitting import sample_batch
 from mattergen_e.generation.formats import Generated, batch_files, read_files
 from mattergen_e.prediction.run import predict
 from mattergen_e.testing import check_descriptor

@@ -53,6 +53,13 @@ def test_a_run_counts_the_crystals_that_failed(tmp_path: Path, solids: dict[str,
     assert charges == pytest.approx(next(iter(solids.values())).site_properties["bader_charge"])
 
 
+def test_crystals_that_never_came_were_asked_for_their_own_values(tmp_path: Path, solids: dict[str, Any]) -> None:
+    """Several values are given to crystals in turn, also to those that no draw gave."""
+    run = write_run(tmp_path / "run", [solids["NaCl"]], failed=3, conditions={"dft_band_gap": [1.0, 3.0]})
+    found = read_candidates(run)
+    assert [candidate.conditions for candidate in found[1:]] == [{"dft_band_gap": value} for value in (3.0, 1.0, 3.0)]
+
+
 def test_gaps_in_the_indices_are_the_failed_ones(tmp_path: Path, solids: dict[str, Any]) -> None:
     run = write_run(tmp_path / "run", list(solids.values()), failed=1)
     lines = (run / JSONL_NAME).read_text().splitlines()

@@ -77,6 +77,7 @@ def test_sizes_follow_mattergens_distribution(name):
 
 def test_fixed_sizes():
     assert set(ConditionLoader(20, 4, num_atoms=6, seed=0).num_atoms().tolist()) == {6}
+    assert ConditionLoader(4, 4, num_atoms="ALEX_MP_20").sizes.record == "ALEX_MP_20"
     several = ConditionLoader(3000, 4, num_atoms=[2, 5, 8], seed=0).num_atoms()
     values, counts = np.unique(several, return_counts=True)
     assert values.tolist() == [2, 5, 8]
@@ -92,6 +93,54 @@ def test_properties_reach_every_crystal():
         assert torch.equal(batch["dft_band_gap"], torch.full((n,), 1.5))
         assert batch["chemical_system"] == ["Na-Cl"] * n
         assert torch.equal(batch["space_group"], torch.full((n,), 225.0))
+
+
+def test_several_values_are_given_in_turn():
+    """Whatever the batches are, and together where several conditions have several."""
+    wanted = {"dft_band_gap": [1, 3.5], "chemical_system": ["Na-Cl", "Li-O"], "space_group": "Fm-3m"}
+    for batch_size in (2, 3, 7):
+        loader = ConditionLoader(7, batch_size, num_atoms=2, seed=0, properties=wanted)
+        batches = [batch for batch, _ in loader]
+        assert torch.cat([batch["dft_band_gap"] for batch in batches]).tolist() == [1, 3.5, 1, 3.5, 1, 3.5, 1]
+        assert [s for batch in batches for s in batch["chemical_system"]] == ["Na-Cl", "Li-O"] * 3 + ["Na-Cl"]
+        assert torch.cat([batch["space_group"] for batch in batches]).tolist() == [225.0] * 7
+    assert loader.record(3) == {"dft_band_gap": 3.5, "chemical_system": "Li-O", "space_group": 225}
+    assert loader.settings()["conditions"] == {
+        "dft_band_gap": [1, 3.5], "chemical_system": ["Na-Cl", "Li-O"], "space_group": 225,
+    }  # fmt: skip
+
+
+def test_too_few_crystals_for_all_values_are_said(capsys):
+    ConditionLoader(2, 2, num_atoms=2, seed=0, properties={"dft_band_gap": [1, 2, 3]})
+    assert "2 crystals are too few for the 3 values of 'dft_band_gap': the first 2" in capsys.readouterr().err
+
+
+def test_space_groups_by_their_symbols():
+    """All symbols that spglib has of the 530 settings, short and full; some older ones by hand."""
+    import spglib
+
+    from mattergen_e.generation.properties import read_properties
+
+    def number(symbol):
+        return read_properties({"space_group": symbol})["space_group"][0]
+
+    seen = set()
+    for hall in range(1, 531):
+        kind = spglib.get_spacegroup_type(hall)
+        assert number(kind.international_full) == kind.number
+        seen.add(number(kind.international_full))
+    assert seen == set(range(1, 231))
+    known = {
+        "Fm-3m": 225,
+        "Fm3m": 225,
+        "F m -3 m": 225,
+        "P2_1/c": 14,
+        "P21/c": 14,
+        "Pbnm": 62,
+        "Cmca": 64,
+        "R-3m:H": 166,
+    }
+    assert {symbol: number(symbol) for symbol in known} == known
 
 
 def test_settings_tell_what_a_resume_must_agree_in():

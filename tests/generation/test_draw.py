@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import sys
 import zipfile
 from pathlib import Path
 
@@ -20,7 +23,8 @@ from mattergen.diffusion.lightning_module import DiffusionLightningModule
 from mattergen_e.descriptors import BaderCharge, Descriptor
 from mattergen_e.errors import UserError
 from mattergen_e.generation.conditions import ConditionLoader
-from mattergen_e.generation.draw import draw, sample_batch
+from mattergen_e.generation.draw import draw
+from mattergen_e.generation.fitting import sample_batch
 from mattergen_e.generation.results import is_healthy, to_structures
 from mattergen_e.generation.store import load_record, read_crystals
 
@@ -262,6 +266,17 @@ def test_resumed_run_gives_the_same_crystals(tmp_path, capsys, model, make_sampl
     assert record.status == "finished" and len(record.resumes) == 1 and record.crystals == 6
 
 
+def test_a_run_that_becomes_longer_is_the_longer_run(tmp_path, model, make_sampler):
+    draw(make_sampler(model), loader(), {}, tmp_path / "whole")
+    draw(make_sampler(model), loader(num_samples=4), {}, tmp_path / "parts")
+    torch.manual_seed(123)
+    draw(make_sampler(model, output={"existing": "resume"}), loader(), {}, tmp_path / "parts")
+    for name in OUTPUTS:
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    with pytest.raises(UserError, match="a run of 6 crystals, not of 4"):
+        draw(make_sampler(model, output={"existing": "resume"}), loader(num_samples=4), {}, tmp_path / "parts")
+
+
 def test_resume_takes_the_seed_that_the_run_began_with(tmp_path, model, make_sampler):
     sampler = make_sampler(model)
     interrupt(sampler, 1)
@@ -365,10 +380,104 @@ def test_conditions_are_recorded(tmp_path, capsys, make_joint, make_sampler):
     assert "guidance" not in capsys.readouterr().err
 
 
+def test_each_crystal_is_recorded_with_its_own_value(tmp_path, make_joint, make_sampler):
+    """Guided, in one batch and across two; a crystal's value reaches the network: others come out for other values."""
+    gaps = {"dft_band_gap": [0.5, 4.0]}
+    sampler = make_sampler(make_joint(adapter=True), guidance_scale=2.0)
+    made = draw(sampler, loader(num_samples=4, batch_size=3, properties=gaps), gaps, tmp_path / "run")
+    crystals = read_crystals(tmp_path / "run")
+    assert [c.conditions for c in crystals] == [{"dft_band_gap": value} for value in (0.5, 4.0, 0.5, 4.0)]
+    assert load_record(tmp_path / "run").settings["conditions"] == gaps
+    first = {"dft_band_gap": 0.5}
+    alone = draw(sampler, loader(num_samples=4, batch_size=3, properties=first), first)
+    assert [same(a, b) for a, b in zip(made, alone, strict=True)][1] is False
+
+
 def test_condition_without_guidance_is_warned_of(capsys, make_joint, make_sampler):
     gap = {"dft_band_gap": 2.5}
     draw(make_sampler(make_joint(adapter=True)), loader(num_samples=1, properties=gap), gap)
     assert "--diffusion_guidance_factor=2.0" in capsys.readouterr().err
+
+
+# -- ends -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["first process", "second process"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["TERM", "HUP"])
+def test_a_signal_leaves_an_interrupted_run(tmp_path, capsys, model, make_sampler, number, code, resumed):
+    """With the exit code that shells give, and the next process finishes it; handlers are put back."""
+    whole = draw(make_sampler(model), loader(), {})
+    if resumed:
+        sampler = make_sampler(model)
+        interrupt(sampler, 1)
+        with pytest.raises(KeyboardInterrupt):
+            draw(sampler, loader(), {}, tmp_path / "run")
+    before = signal.getsignal(number)
+    sampler = make_sampler(model, output={"existing": "resume"})
+    original, calls = sampler.sample, []
+
+    def sample(*arguments):
+        calls.append(None)
+        if len(calls) == 2:
+            os.kill(os.getpid(), number)
+        return original(*arguments)
+
+    sampler.sample = sample
+    with pytest.raises(SystemExit) as ended:
+        draw(sampler, loader(), {}, tmp_path / "run")
+    assert ended.value.code == code and signal.getsignal(number) == before
+    assert load_record(tmp_path / "run").status == "interrupted"
+    assert "MATTERGEN_E_EXISTING=resume" in capsys.readouterr().err
+    finished = draw(make_sampler(model, output={"existing": "resume"}), loader(), {}, tmp_path / "run")
+    assert load_record(tmp_path / "run").status == "finished"
+    assert all(same(a, b) for a, b in zip(finished, whole, strict=True))
+
+
+def test_ctrl_c_shows_no_traceback_in_a_command(tmp_path, capsys, model, make_sampler, monkeypatch):
+    sampler = make_sampler(model)
+    interrupt(sampler, 1)
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/mattergen-generate"])
+    with pytest.raises(SystemExit) as ended:
+        draw(sampler, loader(), {}, tmp_path / "run")
+    assert ended.value.code == 130 and ended.value.__suppress_context__
+    assert "interrupted with 1 batches written" in capsys.readouterr().err
+
+
+def out_of_memory(sampler, largest):
+    """Makes the allocator refuse what batches of more crystals need: four petabytes."""
+    original, sizes = sampler.sample, []
+
+    def sample(data, mask):
+        sizes.append(data.get_batch_size())
+        if sizes[-1] > largest:
+            torch.empty(2**50)
+        return original(data, mask)
+
+    sampler.sample = sample
+    return sizes
+
+
+def test_a_batch_that_does_not_fit_names_what_would(tmp_path, model, make_sampler):
+    sampler = make_sampler(model)
+    out_of_memory(sampler, 1)
+    with pytest.raises(UserError, match=r"a batch of 2 crystals does not fit .*--batch_size=1 .*output.halve=true"):
+        draw(sampler, loader(), {}, tmp_path / "run")
+    assert load_record(tmp_path / "run").status == "interrupted"
+
+
+def test_a_batch_that_does_not_fit_is_halved_on_demand(tmp_path, capsys, model, make_sampler):
+    sampler = make_sampler(model, output={"halve": True})
+    sizes = out_of_memory(sampler, 2)
+    halved = draw(sampler, loader(num_samples=8, batch_size=6), {}, tmp_path / "run")
+    assert sizes == [6, 3, 2, 2, 2, 2]  # what fits is remembered
+    assert len(halved) == 8 and [c.index for c in read_crystals(tmp_path / "run")] == list(range(8))
+    assert sorted(len(s) for s in halved) == sorted(loader(num_samples=8).num_atoms())
+    assert not any(same(a, b) for i, a in enumerate(halved) for b in halved[:i]), "parts have the same noise"
+    assert "Going on with 3 at a time" in capsys.readouterr().err
+    sizes = out_of_memory(sampler, 0)
+    with pytest.raises(UserError, match="a batch of 1 crystal does not fit"):
+        draw(sampler, loader(), {})
+    assert sizes[-1] == 1
 
 
 # -- other samplers and outputs ---------------------------------------------------------------------------------------
@@ -390,6 +499,14 @@ def test_trajectories(tmp_path, model, make_sampler):
         (archive,) = Path(tmp_path / "run" / f"trajectories_batch_{batch}").glob("*.zip")
         assert len(zipfile.ZipFile(archive).namelist()) == 2
     assert not list((tmp_path / "plain").glob("trajectories*"))
+
+
+@pytest.mark.parametrize(("word", "kept"), [("--record_trajectories=True", True), ("--batch_size=2", False)])
+def test_trajectories_that_the_command_line_asks_for(tmp_path, model, make_sampler, monkeypatch, word, kept):
+    """MatterGen's default is True, which nobody typed."""
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/mattergen-generate", "out", word])
+    draw(make_sampler(model), loader(num_samples=1), {}, tmp_path / "run", record_trajectories=True)
+    assert bool(list((tmp_path / "run").glob("trajectories*"))) is kept
 
 
 def test_lines_of_the_output(tmp_path, model, make_sampler):

@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from mattergen_e.errors import UserError
+from mattergen_e.upstream import DATA
+from mattergen_e.upstream.arguments import check_flags, checked
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 ENERGIES = np.linspace(-15, 5, 513)[:-1] + 10 / 512  # the centres of 512 bins
@@ -30,7 +32,23 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / config.parent.name / "checkpoints").mkdir(parents=True)
         shutil.copy(config, folder / config.parent.name)
         (folder / config.parent.name / "checkpoints" / "last.ckpt").write_bytes(b"no weights")
+    told = yaml.safe_load((folder / "base_small" / "config.yaml").read_text())
+    told["lightning_module"]["diffusion_module"]["model"]["property_embeddings_adapt"] = _properties()
+    (folder / "told" / "checkpoints").mkdir(parents=True)
+    (folder / "told" / "config.yaml").write_text(yaml.safe_dump(told))
+    (folder / "told" / "checkpoints" / "last.ckpt").write_bytes(b"no weights")
     return folder
+
+
+def _properties() -> dict[str, Any]:
+    """Settings of conditions as MatterGen has them: numbers, a space group, a chemical system."""
+    folder = DATA / "conf/lightning_module/diffusion_module/model/property_embeddings"
+    names = ("dft_band_gap", "dft_mag_density", "space_group", "chemical_system")
+    text = {name: (folder / f"{name}.yaml").read_text() for name in names}
+    return {
+        n: yaml.safe_load(t.replace("${lightning_module.diffusion_module.model.hidden_dim}", "128"))
+        for n, t in text.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -260,3 +278,143 @@ def test_command(models: Path, tmp_path: Path, warm: Any) -> None:
         == f"mattergen-e: {tmp_path}/c.yaml names 'magmom', but of sites this model can take the elements of sites."
     )
     assert "Traceback" not in done.stderr and not list((tmp_path / "out").iterdir())
+
+
+# -- values of conditions
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted", "sentence"),
+    [
+        ("joint", {"space_group": 300}, "'space_group' is 300: give a number from 1 to 230, or a Hermann-Mauguin sym"),
+        ("default", {"chemical_system": "He-O"}, "MatterGen generates no He: leave it out, which asks for 'O'."),
+        ("joint", {"chemical_system": "He-O"}, "MatterGen generates no He: leave it out, which asks for 'O'."),
+        ("default", {"dft_band_gap": "abc"}, "'dft_band_gap' is 'abc': give a number in eV, or a list of numbers"),
+        ("joint", {"dft_band_gap": [1, "abc"]}, "'dft_band_gap' is 'abc': give a number in eV"),
+        (
+            "default",
+            {"hhi_score": 1},
+            "names 'hhi_score', but this model was trained to be conditioned on chemical_sys",
+        ),
+        ("default", {"dft_band_gap": [1, 3]}, "several values of 'dft_band_gap' need --sampling_config_name=joint"),
+    ],
+)
+def test_values_of_the_wrong_kind(ask: Ask, settings: str, wanted: Any, sentence: str) -> None:
+    """Under the settings of this package and under MatterGen's own; all kinds are in test_properties.py."""
+    words: dict[str, Any] = {"properties_to_condition_on": wanted, "sampling_config_name": settings}
+    steps = [] if settings == "joint" else ["sampler_partial.N=200"]
+    assert sentence in ask("told", *steps, **words)
+
+
+def test_values_that_are_taken(ask: Ask) -> None:
+    wanted = {"space_group": "Fm-3m", "chemical_system": ["Li", "O"], "dft_band_gap": [1, 3]}
+    assert "last.ckpt is not a safe" in ask("told", properties_to_condition_on=wanted)
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        (
+            {"ranges": {"dft_band_gap": [0.0, 9.5], "num_atoms": [2, 40]}},
+            "the training data, which reach from 0 to 9.5 eV",
+        ),
+        ({}, "far from the training data, which lie mostly between -3 and 6 eV"),
+    ],
+    ids=["recorded", "scaler alone"],
+)
+def test_what_the_model_has_not_seen_is_said_before_its_weights_are_read(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], record: dict[str, Any], told: str
+) -> None:
+    import torch
+    from mattergen.scripts.generate import main
+
+    shutil.copytree(models / "told", tmp_path / "model")
+    scaler = "diffusion_module.model.property_embeddings_adapt.dft_band_gap.scaler"
+    state = {f"{scaler}.means": torch.tensor([1.5]), f"{scaler}.stds": torch.tensor([1.5])}
+    content = {"state_dict": state, "mattergen_e": record}
+    torch.save(content, tmp_path / "model" / "checkpoints" / "last.ckpt")
+    with pytest.raises(Exception, match=r"."):  # there are no weights in it
+        main(
+            str(tmp_path / "out"),
+            model_path=str(tmp_path / "model"),
+            batch_size=2,
+            sampling_config_name="joint",
+            sampling_config_overrides=["condition_loader_partial.num_atoms=[4,60]"],
+            properties_to_condition_on={"dft_band_gap": [-5, 2.0, 30]},
+        )
+    shown = capsys.readouterr().err
+    assert "'dft_band_gap' is asked to be -5, 30 eV, " in shown and told in shown
+    assert (
+        f"crystals of 60 sites are asked for, but the training crystals had {'2 to 40' if record else '1 to 20'}"
+        in shown
+    )
+
+
+# -- words of the command
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"batch_size": "abc"}, "--batch_size is 'abc': give a whole number, at least 1."),
+        ({"num_batches": 0}, "--num_batches is 0: give a whole number, at least 1."),
+        ({"batch_size": 2.5}, "--batch_size is 2.5: give a whole number"),
+        ({"sampling_config_overrides": "[sampler_partial.N=3]"}, "write it with both quotes"),
+        ({"config_overrides": {"a": 1}}, "--config_overrides is {'a': 1}: write it with both quotes"),
+        ({"sampling_config_overrides": "sampler_partial.N=3"}, "sampler_partial.N is 3, but this model's atom types"),
+        ({"sampling_config_overrides": ["condition_loader_partial.num_atoms=2.5"]}, "num_atoms is 2.5, but num_atoms"),
+        ({"sampling_config_overrides": ["condition_loader_partial.num_atoms=MP"]}, "num_atoms is 'MP', but num_atoms"),
+        (
+            {"checkpoint_epoch": "best"},
+            "has no checkpoint 'best': it has last, and --checkpoint_epoch is 'last', 'best'",
+        ),
+        ({"checkpoint_epoch": 7}, "Epoch 7 not found in checkpoints"),
+        ({"checkpoint_epoch": "newest"}, "--checkpoint_epoch is 'newest': give 'last', 'best' or the number"),
+        ({"diffusion_guidance_factor": "much"}, "--diffusion_guidance_factor is 'much': give a number."),
+        ({"record_trajectories": "yes"}, "--record_trajectories is 'yes': give True or False."),
+        ({"target_compositions": "NaCl"}, "--target_compositions is 'NaCl': give a list of dictionaries of elements"),
+        ({"pretrained_name": "mattergen_base"}, "two models are named: give either"),
+        ({"model_path": None}, "no model is named: give either --model_path"),
+        (
+            {"model_path": None, "pretrained_name": "mine"},
+            "--pretrained_name=mine is no published model: there are matt",
+        ),
+    ],
+)
+def test_words_of_the_wrong_kind(models: Path, tmp_path: Path, words: dict[str, Any], sentence: str) -> None:
+    """Through the function that `fire` calls in the command; nothing is written."""
+    from mattergen.scripts.generate import main
+
+    given = {"model_path": str(models / "base_small"), "sampling_config_name": "joint", "batch_size": 2} | words
+    with pytest.raises(UserError) as error:
+        checked(main)(str(tmp_path / "out"), **given)
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["--seed=1"],
+            "--seed=1 is no option of this command: the seed is set by MATTERGEN_E_SEED=1 before the command;",
+        ),
+        (["--batchsize", "4"], "--batchsize is no option of this command: .*did you mean batch_size"),
+        (["-x=3"], "-x=3 is no option of this command"),
+        (["--batch-size=4", "--norecord_trajectories", "-b=3", "out", "--", "--verbose"], None),
+    ],
+)
+def test_flags_that_the_command_does_not_have(words: list[str], sentence: str | None) -> None:
+    from mattergen.scripts.generate import main
+
+    if sentence is None:
+        check_flags(words, main)
+    else:
+        with pytest.raises(UserError, match=sentence):
+            check_flags(words, main)
+
+
+def test_an_unknown_flag_ends_the_command_before_the_run(models: Path, tmp_path: Path, warm: Any) -> None:
+    done = warm.run(["mattergen-generate", f"{tmp_path}/out", f"--model_path={models}/base_small", "--seed=1"])
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert done.stderr.strip().splitlines()[-1].startswith("mattergen-e: --seed=1 is no option of this command")

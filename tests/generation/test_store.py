@@ -7,7 +7,6 @@ import fcntl
 import functools
 import hashlib
 import io
-import itertools
 import json
 import os
 import pickle
@@ -25,6 +24,7 @@ from typing import Any
 import ase.io
 import numpy as np
 import pytest
+from kills import kills
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifFile
 
@@ -36,6 +36,7 @@ from mattergen_e.generation.store import Generated, RunStore, load_record, read_
 
 EXTXYZ, CIFS, JSONL = "generated_crystals.extxyz", "generated_crystals_cif.zip", "generated_crystals.jsonl"
 OUTPUTS = (EXTXYZ, CIFS, JSONL)
+WRITTEN = (*OUTPUTS, "generated_crystals_symmetrized_cif.zip")  # where there are crystals
 SETTINGS = {"num_batches": 4, "batch_size": 3, "guidance": 2.0, "conditions": {"dft_band_gap": 1.5}, "seed": None}
 PROVENANCE = {"versions": {"mattergen": "1.0.3"}, "checkpoint": {"sha256": "0" * 64}, "cpu_count": 2}
 
@@ -199,8 +200,8 @@ def test_run_json(finished: tuple[Path, list[Generated]]) -> None:
     assert record.settings == {key: value for key, value in SETTINGS.items() if key != "seed"}
     assert (record.crystals, record.dropped, record.failed) == (len(written), 6, 3)
     assert [(b.batch, b.crystals, b.seconds) for b in record.batches] == [(i, 3, 1.5) for i in range(3)]
-    assert record.outputs == {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in OUTPUTS}
-    assert files_in(folder) == {*OUTPUTS, "run.json", *(f"batches/batch_00000{i}.zip" for i in range(3))}
+    assert record.outputs == {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in WRITTEN}
+    assert files_in(folder) == {*WRITTEN, "run.json", *(f"batches/batch_00000{i}.zip" for i in range(3))}
 
 
 def test_outputs_are_readable_by_others_of_the_group(finished: tuple[Path, list[Generated]]) -> None:
@@ -373,6 +374,140 @@ def test_settings_of_numpy_paths_and_tuples_agree_with_themselves(tmp_path: Path
         assert store.done == {0}
 
 
+# -- the batches of a run and of others -------------------------------------------------------------------------------
+
+SIZED = {"num_samples": 6, "batch_size": 3, "seed": 7}
+
+
+def sized_run(folder: Path, batches: int = 2, **settings: Any) -> Path:
+    with open_store(folder, **{**SIZED, "num_samples": 3 * batches, **settings}) as store:
+        for batch in range(batches):
+            write(store, batch, steady_crystals(batch, store.seed))
+        store.finish()
+    return folder / "batches"
+
+
+@functools.cache
+def steady_crystals(batch: int, seed: int) -> list[Generated]:
+    """The same ones each time."""
+    return [crystal(3 * batch + i, batch, seed=seed) for i in range(3)]
+
+
+def without_record(path: Path) -> None:
+    """A batch as earlier versions wrote it."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    told = json.loads(parts["batch.json"])
+    assert told.pop("seed") == 7 and len(told.pop("settings_sha256")) == 64
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, json.dumps(told) if name == "batch.json" else content)
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    ("other", "number", "words"),
+    [
+        ({}, 2, r"batch_000002\.zip is not of this run \(it is batch 1\)"),
+        ({"seed": 8}, 1, r"batch_000001\.zip is not of this run \(its seed is 8, not 7\)"),
+        ({"guidance": 3.0}, 1, r"batch_000001\.zip is not of this run \(it was made with other settings\)"),
+    ],
+)
+def test_batches_of_other_runs_are_refused(
+    tmp_path: Path, other: dict[str, Any], number: int, words: str, old: bool
+) -> None:
+    own, theirs = sized_run(tmp_path / "own"), sized_run(tmp_path / "theirs", **other)
+    if old and other.get("seed") is None:
+        without_record(theirs / "batch_000001.zip")
+    (own / f"batch_{number:06d}.zip").write_bytes((theirs / "batch_000001.zip").read_bytes())
+    before = files_in(tmp_path)
+    if old and "guidance" in other:  # which earlier versions do not tell
+        open_store(tmp_path / "own", "resume", **SIZED).close()
+        return
+    with pytest.raises(UserError, match=words) as caught:
+        open_store(tmp_path / "own", "resume", **SIZED)
+    assert_one_sentence(caught.value, "move this file away and resume")
+    assert files_in(tmp_path) == before
+    (own / f"batch_{number:06d}.zip").unlink()
+    with open_store(tmp_path / "own", "resume", **SIZED) as store:
+        assert store.done == {0, 1} - {number}
+
+
+def test_batches_of_earlier_versions_tell_their_seed_by_their_crystals(tmp_path: Path) -> None:
+    own = sized_run(tmp_path / "own")
+    for batch in range(2):
+        without_record(own / f"batch_00000{batch}.zip")
+    open_store(tmp_path / "own", "resume", **SIZED).close()
+    record = json.loads((tmp_path / "own" / "run.json").read_text())
+    (tmp_path / "own" / "run.json").write_text(json.dumps({**record, "seed": 8}))
+    with pytest.raises(UserError, match="its seed is 7, not 8"):
+        open_store(tmp_path / "own", "resume", **{**SIZED, "seed": 8})
+
+
+def test_a_crystal_that_stands_in_two_batches(tmp_path: Path) -> None:
+    own = sized_run(tmp_path)
+    with zipfile.ZipFile(own / "batch_000001.zip") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    told = json.loads(parts["batch.json"])
+    with zipfile.ZipFile(own / "batch_000001.zip", "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, json.dumps({**told, "indices": [2, 3, 4]}) if name == "batch.json" else content)
+    with pytest.raises(UserError, match=r"\(crystal 2 stands in batch_000000\.zip too\)"):
+        open_store(tmp_path, "resume", **SIZED)
+
+
+def test_a_finished_run_becomes_longer(tmp_path: Path) -> None:
+    sized_run(tmp_path / "whole", 3)
+    sized_run(tmp_path / "parts", 2)
+    with open_store(tmp_path / "parts", "resume", **{**SIZED, "num_samples": 9}) as store:
+        assert store.done == {0, 1} and load_record(tmp_path / "parts").status == "running"
+        write(store, 2, steady_crystals(2, 7))
+        store.finish()
+    for name in OUTPUTS:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+    whole, parts = (load_record(tmp_path / name) for name in ("whole", "parts"))
+    assert (parts.settings, parts.outputs, parts.status) == (whole.settings, whole.outputs, "finished")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"num_samples": 3}, "it is a run of 6 crystals, not of 3: ask for as many or more"),
+        ({"num_samples": 12, "batch_size": 6}, "'batch_size' was 3 and is now 6"),
+        ({"num_samples": 12, "guidance": 3.0}, "'guidance' was 2.0 and is now 3.0"),
+        ({"num_samples": 12, "seed": 8}, "'seed' was 7 and is now 8"),
+    ],
+)
+def test_what_a_run_cannot_become(tmp_path: Path, changed: dict[str, Any], words: str) -> None:
+    sized_run(tmp_path)
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(UserError, match=re.escape(words)) as caught:
+        open_store(tmp_path, "resume", **{**SIZED, **changed})
+    assert_one_sentence(caught.value, "MATTERGEN_E_EXISTING=overwrite")
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_a_last_batch_that_is_not_full_is_not_filled(tmp_path: Path) -> None:
+    settings = {**SIZED, "num_samples": 4}
+    with open_store(tmp_path, **settings) as store:
+        write(store, 0)
+    open_store(tmp_path, "resume", **{**settings, "num_samples": 5}).close()  # it is not made yet
+    with open_store(tmp_path, "resume", **{**settings, "num_samples": 5}) as store:
+        write(store, 1, [crystal(3, 1), crystal(4, 1)])
+    with pytest.raises(UserError, match="its last batch holds 2 crystals instead of 3") as caught:
+        open_store(tmp_path, "resume", **SIZED)
+    assert_one_sentence(caught.value, "MATTERGEN_E_EXISTING=overwrite")
+
+
+def test_numbers_that_no_run_has(tmp_path: Path) -> None:
+    sized_run(tmp_path)
+    record = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**record, "crystals": 10**12}))
+    with pytest.raises(UserError, match=r"run\.json is damaged \(crystals: ") as caught:
+        open_store(tmp_path, "resume", **SIZED)
+    assert_one_sentence(caught.value)
+
+
 def assert_one_sentence(error: BaseException, *words: str) -> None:
     text = str(error)
     assert "\n" not in text and text.endswith(".") and ". " not in text.replace("...", "")
@@ -442,7 +577,7 @@ def test_overwrite_leaves_foreign_files(tmp_path: Path) -> None:
         assert (store.done, store.seed) == (set(), 2)
         assert files_in(tmp_path) == {"run.json", ".mattergen_e.lock", *foreign}
         write(store, 1)
-    assert files_in(tmp_path) == {"run.json", "batches/batch_000001.zip", *OUTPUTS, *foreign}
+    assert files_in(tmp_path) == {"run.json", "batches/batch_000001.zip", *WRITTEN, *foreign}
     assert indices_in(tmp_path) == alike([3, 4, 5])
     assert all((tmp_path / name).read_text() == name for name in foreign)
 
@@ -592,46 +727,31 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     assert files_in(tmp_path) == whole
 
 
-class Crash(BaseException):
-    """Ends a process in the midst of writing."""
-
-
-def test_crash_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ends the run before and after each renaming in turn; each batch that was finished is whole afterwards."""
+def test_killed_anywhere(tmp_path: Path) -> None:
+    """Killed before each of its file operations: finished batches are whole, and the JSON lines never run ahead."""
     batches = [[crystal(batch, batch)] for batch in range(2)]
-    fsync, run = os.fsync, itertools.count()
-    for crash_at in run:
-        calls, finished, folder = itertools.count(), 0, tmp_path / str(crash_at)
 
-        def crashing(file: int, calls: Iterator[int] = calls, crash_at: int = crash_at) -> None:
-            if next(calls) == crash_at:
-                raise Crash
-            fsync(file)
-
-        store = None
-        monkeypatch.setattr(folder_module.os, "fsync", crashing)
-        try:
-            store = open_store(folder)
-            for batch in range(2):
-                write(store, batch, batches[batch])
-                finished += 1
-            store.finish()
-        except Crash:
-            pass
-        else:
-            break
-        finally:
-            monkeypatch.undo()
-            if store is not None:
-                store._lock.release()
-        if finished:
-            assert all(found in ([0], [0, 1]) for found in indices_in(folder).values())
-        with open_store(folder, "resume") as store:
-            assert store.done >= set(range(finished))
+    def run(folder: Path) -> None:
+        with open_store(folder / "run", "resume") as store:
             for batch in sorted({0, 1} - store.done):
                 write(store, batch, batches[batch])
-            assert indices_in(folder) == alike([0, 1])
-    assert next(run) > 15
+                (folder / f"finished_{batch}").touch()
+            store.finish()
+
+    number = 0
+    for place in kills(run, lambda at: None, tmp_path):
+        number += 1
+        finished = len(list(place.glob("finished_*")))
+        if all((place / "run" / name).exists() for name in OUTPUTS):
+            found = indices_in(place / "run")
+            assert found[JSONL] == [0, 1][: len(found[JSONL])] and len(found[JSONL]) >= finished
+            for name in OUTPUTS:
+                assert found[name] in (found[JSONL], [0, 1][: len(found[JSONL]) + 1])
+        run(place)
+        assert indices_in(place / "run") == alike([0, 1])
+        assert files_in(place / "run") == {"run.json", *(f"batches/batch_00000{i}.zip" for i in range(2)), *OUTPUTS}
+        assert load_record(place / "run").status == "finished"
+    assert number > 30
 
 
 WRITER = """
@@ -734,7 +854,7 @@ def test_files_that_crystals_bring_are_joined_and_removed(tmp_path: Path, monkey
         store.finish()
     with np.load(tmp_path / "generated_density.npz") as arrays:
         assert {name: arrays[name].tolist() for name in arrays} == {f"density_{i}": [i] * 3 for i in range(2, 6)}
-    assert set(load_record(tmp_path).outputs) == {*OUTPUTS, "generated_density.npz"}
+    assert set(load_record(tmp_path).outputs) == {*WRITTEN, "generated_density.npz"}
     whole = (tmp_path / "generated_density.npz").read_bytes()
     (tmp_path / "generated_density.npz").unlink()
     with open_store(tmp_path, "resume") as store:
@@ -756,7 +876,7 @@ def test_a_batch_writes_nothing_but_output_files(tmp_path: Path, name: str) -> N
         open_store(folder, "resume")
     assert_one_sentence(caught.value, "batch_000000")
     assert (folder / "run.json").read_bytes() == before
-    assert files_in(tmp_path) == {"run/run.json", "run/batches/batch_000000.zip", *(f"run/{name}" for name in OUTPUTS)}
+    assert files_in(tmp_path) == {"run/run.json", "run/batches/batch_000000.zip", *(f"run/{name}" for name in WRITTEN)}
     if name == "notes.txt":
         (folder / name).write_text("mine")
         open_store(folder, "overwrite").close()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from kills import kills
 from pymatgen.core import DummySpecies, Lattice, Structure
 from pymatgen.core.operations import SymmOp
 
@@ -16,6 +19,7 @@ from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.descriptors import BaderCharge, Descriptor
 from mattergen_e.errors import UserError
 from mattergen_e.prediction.run import SitePrediction, predict, write_predictions
+from mattergen_e.spectra.grid import EnergyGrid
 
 #: No shell of neighbours is cut in two, so that equal sites get equal values.
 WHOLE_SHELLS = {"cutoff": 4.2, "max_neighbors": 500, "max_cell_images_per_dim": 3}
@@ -220,6 +224,44 @@ def test_a_run_that_ends_early_leaves_what_was_there(tmp_path, prediction):
         write_predictions(target, interrupted())
     assert target.read_text() == "old\n"
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_the_umask_decides_who_reads(tmp_path, prediction):
+    before = os.umask(0o027)
+    try:
+        write_predictions(tmp_path / "out.jsonl", [prediction])
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out.jsonl").stat().st_mode & 0o777 == 0o640
+
+
+def test_killed_anywhere(tmp_path, prediction):
+    """The lines never refer to arrays of another run, and nothing is left behind."""
+    grid = EnergyGrid(minimum=-1, maximum=1, points=4)
+    found = [
+        replace(
+            prediction, mean={**prediction.mean, "s": values}, std={**prediction.std, "s": values}, grids={"s": grid}
+        )
+        for values in (np.full((2, 4), 1.0), np.full((2, 4), 2.0))
+    ]
+
+    def consistent(folder):
+        lines = (folder / "out.jsonl").read_text().splitlines()
+        with np.load(folder / "out.npz") as arrays:
+            return [float(arrays[json.loads(line)["s"]["mean"]].mean()) for line in lines]
+
+    seen = set()
+    for place in kills(
+        lambda at: write_predictions(at / "out.jsonl", found[1:]),
+        lambda at: write_predictions(at / "out.jsonl", found),
+        tmp_path,
+    ):
+        if (place / "out.jsonl").exists():
+            seen.add(tuple(consistent(place)))
+        write_predictions(place / "out.jsonl", found)
+        assert consistent(place) == [1.0, 2.0]
+        assert sorted(path.name for path in place.iterdir()) == ["out.jsonl", "out.npz"]
+    assert seen == {(1.0, 2.0), (2.0,)}
 
 
 def test_predictions_can_be_read_again(tmp_path, model, solids):

@@ -167,3 +167,23 @@ def test_damage_is_one_sentence_and_a_crystal_travels(cache: Path, folder: Path)
     (folder / "frac_coords.npy").write_bytes(b"")
     with pytest.raises(UserError, match="could not be reduced .*frac_coords.npy"):
         build([cache], folder, SETTINGS, jobs=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("manifest.json", '{"name": "a page", "icons": []}'),
+        ("manifest.json", '{"mattergen_e_version": "0", "splits": {}}'),  # of a cache
+        ("manifest.json", "not json"),
+        ("parts/mine.txt", "mine"),
+        ("parts", "mine"),
+        ("mine.txt", "mine"),
+    ],
+)
+def test_folders_of_others_are_not_replaced(cache: Path, tmp_path: Path, name: str, content: str) -> None:
+    out = tmp_path / "out"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text(content)
+    with pytest.raises(UserError, match="choose another --out"):
+        build([cache], out, SETTINGS, jobs=1, overwrite=True)
+    assert [path for path in out.rglob("*") if path.is_file()] == [out / name] and (out / name).read_text() == content

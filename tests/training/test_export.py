@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from kills import kills
 
 from mattergen_e.cli.export import export as command
 from mattergen_e.errors import UserError
@@ -113,3 +115,48 @@ def test_structure_only_model_gets_no_descriptors(run: Path, tmp_path: Path) -> 
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     export(run, tmp_path / "model")
     assert yaml.safe_load((tmp_path / "model" / "config.yaml").read_text())["lightning_module"] == {"_target_": MODULE}
+
+
+def test_only_model_folders_are_replaced(run: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    for content in (None, "[1, 2]", "name: mine", "\xff\xfe"):
+        (target / "deep").mkdir(parents=True, exist_ok=True)
+        (target / "deep" / "mine.txt").write_text("mine")
+        if content is not None:
+            (target / "card.yaml").write_text(content, encoding="latin-1")
+        with pytest.raises(UserError, match=r"so --overwrite does not replace .*: choose another --out\.$"):
+            export(run, target, overwrite=True)
+        assert (target / "deep" / "mine.txt").read_text() == "mine"
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="does not replace"):
+        export(run, tmp_path / "file", overwrite=True)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_run_itself_is_not_replaced(run: Path, tmp_path: Path) -> None:
+    before = sorted(path for path in tmp_path.rglob("*"))
+    (tmp_path / "link").symlink_to(run)
+    for target in (run, tmp_path, run / "checkpoints" / "..", tmp_path / "link"):
+        with pytest.raises(UserError, match="is or holds the run"):
+            export(run, target, overwrite=True)
+    (tmp_path / "link").unlink()
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+    export(run, run / "model")
+    export(run, run / "model", overwrite=True)
+
+
+def test_killed_anywhere(run: Path, tmp_path: Path) -> None:
+    """There is a whole model at every moment, and nothing is left behind."""
+    export(run, tmp_path / "old", notes={"name": "old"})
+    names = set()
+    for place in kills(
+        lambda at: export(run, at / "model", notes={"name": "new"}, overwrite=True),
+        lambda at: shutil.copytree(tmp_path / "old", at / "model"),
+        tmp_path,
+    ):
+        names.add(read_card(place / "model" / "card.yaml").name)
+        torch.load(place / "model" / "checkpoints" / "last.ckpt", weights_only=True)
+        export(run, place / "model", notes={"name": "again"}, overwrite=True)
+        assert [path.name for path in place.iterdir()] == ["model"]
+        assert read_card(place / "model" / "card.yaml").name == "again"
+    assert names == {"old", "new"}

@@ -289,10 +289,13 @@ def test_compositions_of_the_command_are_one_sentence(
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"sampling_config_name": "joints"}, "--sampling_config_name or .*: Cannot find primary config 'joints'"),
+        (
+            {"sampling_config_name": "joints"},
+            "--sampling_config_name or .*: joints: there is no such file; .*did you mean joint",
+        ),
         (
             {"sampling_config_overrides": ["sampler_partial.omgea=1"]},
-            "overrides: Could not override 'sampler_partial.omg",
+            "overrides: sampler_partial.omgea is no setting .* no 'omgea' in sampler_partial; .*did you mean omega",
         ),
         ({"info": "/nowhere"}, "--model_path or --config_overrides: .* not found. Check that .* '/nowhere' exists"),
     ],

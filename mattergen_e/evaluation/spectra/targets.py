@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mattergen_e.errors import UserError, first_problem
+from mattergen_e.limits import load_yaml
 from mattergen_e.spectra.grid import TOTAL_GRID, EnergyGrid
 from mattergen_e.targets.targets import Request, file_name, read_target
 
@@ -108,7 +109,7 @@ def parse_request(text: str | None) -> dict[str, Any] | None:
     import yaml
 
     try:
-        found = yaml.safe_load(text)
+        found = load_yaml(text)
     except yaml.YAMLError:
         found = None
     if not isinstance(found, dict):

@@ -20,6 +20,7 @@ from mattergen_e.diffusion.settings import LEAST_VOLUME_ON_THE_WAY
 from mattergen_e.diffusion.site_dos import cached_grid
 from mattergen_e.errors import UserError
 from mattergen_e.generation.constraints.schema import ConstraintsFile, SpectrumSource
+from mattergen_e.limits import read_npy, read_yaml
 from mattergen_e.spectra.curves import Curve, check_curve
 from mattergen_e.targets.files import read_curves
 
@@ -154,10 +155,10 @@ def _content(path: Path) -> ConstraintsFile:
     import yaml
 
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        given = read_yaml(path)  # JSON is YAML
     except FileNotFoundError:
         raise UserError(f"the constraints file {path} does not exist: give its absolute path.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, yaml.YAMLError) as error:
         first = " ".join(str(error).split())[:160]
         raise UserError(f"the constraints file {path} is no YAML or JSON ({first}).") from None
     if not isinstance(given, dict):
@@ -219,7 +220,7 @@ def _of_crystal(value: float | list | SpectrumSource, folder: Path, where: str) 
 
 def _array(path: Path, where: str) -> NDArray[Any]:
     try:
-        return np.load(path, allow_pickle=False)
+        return read_npy(path)
     except FileNotFoundError:
         raise UserError(f"{where}: {path} does not exist: give a file of numpy.save.") from None
     except (OSError, ValueError, EOFError) as error:

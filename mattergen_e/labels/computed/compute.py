@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from mattergen_e.crystals.reading import read_structures
 from mattergen_e.errors import UserError
+from mattergen_e.files import check_name
 from mattergen_e.labels.computed.calculation import WORKER, ComputeSettings, Job, run_one
 from mattergen_e.labels.computed.folder import ComputeFolder
 from mattergen_e.parallel import in_parallel
@@ -37,7 +38,6 @@ REMEDY = (
     "with --python"
 )
 PROBE_SECONDS = 120
-MAX_ID = 200
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,10 @@ def _named(sources: Iterable[str | Path | NamedStructure]) -> list[NamedStructur
     for item in named:
         if item.id in seen:
             raise UserError(f"Two crystals have the id {item.id!r}: rename a file, or give JSON lines with ids.")
-        if not (0 < len(item.id.encode()) <= MAX_ID and item.id.isprintable()) or item.id.strip() != item.id:
-            raise UserError(f"The id {item.id[:80]!r} cannot be the name of a file: give it another.")
-        if item.id.startswith(".") or "/" in item.id:
-            raise UserError(f"The id {item.id[:80]!r} cannot be the name of a file: leave out slashes and a first dot.")
+        try:
+            check_name(item.id)
+        except ValueError as error:
+            raise UserError(f"The id {item.id[:80]!r} cannot be the name of a file: {error}.") from None
         seen.add(item.id)
     if not named:
         raise UserError("No crystals: name files or folders with structures.")

@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from mattergen_e.errors import UserError
+from mattergen_e.files import check_name
 from mattergen_e.journal import LineJournal, difference, hold
 
 MANIFEST_NAME, FAILED_NAME = "manifest.jsonl", "failed.jsonl"
-WORK_PREFIX = ".work-"
+WORK_PREFIX = ".mattergen_e-work-"
 DENSITY_SUFFIX = ".CHGCAR"
 
 
@@ -72,7 +73,7 @@ class ComputeFolder:
     def _clean(self) -> None:
         """Remove what a killed process left behind."""
         for path in self.folder.glob(f"{WORK_PREFIX}*"):
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)  # does nothing to a link
 
     def _check(self, settings_hash: str, overwrite: bool, settings: Mapping[str, Any]) -> None:
         others = [name for name, line in self.done.items() if line["settings_hash"] != settings_hash]
@@ -138,4 +139,11 @@ def _journal(path: Path) -> LineJournal:
 def _read(line: Any) -> tuple[str, dict[str, Any]]:
     if missing := [key for key in ("material_id", "settings_hash", "input_hash") if key not in line]:
         raise ValueError(f"it has no {missing[0]}")
-    return line["material_id"], line
+    name = line["material_id"]
+    if not isinstance(name, str):
+        raise ValueError(f"its material_id {name!r} is no text")
+    try:
+        check_name(name)  # files are named by it, and removed
+    except ValueError as error:
+        raise ValueError(f"its material_id {name[:80]!r} cannot be the name of a file: {error}") from None
+    return name, line

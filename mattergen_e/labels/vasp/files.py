@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mattergen_e.crystals.findings import LabelError
+from mattergen_e.limits import TEXT
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -154,7 +155,9 @@ def read_bytes(path: Path) -> bytes:
     with reading(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # monty on .Z, which it cannot unpack
         with zopen(path, "rb") as file:
-            content = file.read()
+            content = file.read(TEXT + 1)
+    if len(content) > TEXT:
+        raise LabelError("damaged_file", f"{path.name} unpacks to more than {TEXT >> 30} GiB, which is not read")
     if not content.strip():
         raise LabelError("damaged_file", f"{path.name} is empty")
     return content

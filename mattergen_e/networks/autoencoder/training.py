@@ -31,7 +31,7 @@ from mattergen_e.networks.autoencoder.loss import LossSettings, reconstruction_l
 from mattergen_e.networks.autoencoder.model import Autoencoder
 from mattergen_e.networks.autoencoder.network import Network, NetworkSettings
 from mattergen_e.networks.callbacks import Provenance
-from mattergen_e.networks.scaffold import NetworkModule, Training, check_folder, of_network, warm_up_and_cosine
+from mattergen_e.networks.scaffold import NetworkModule, Training, of_network, training_folder, warm_up_and_cosine
 from mattergen_e.spectra.metrics import compare
 from mattergen_e.spectra.processing import AtomicDosSettings
 
@@ -141,24 +141,25 @@ def train(
         The autoencoder of the best epoch.
 
     Raises:
-        UserError: If the cache cannot be used, the folder is taken, there is nothing to resume, or it was begun with
-            other settings or data.
+        UserError: If the cache cannot be used, the folder is taken or in use, there is nothing to resume, or it was
+            begun with other settings or data.
     """
     out, settings = Path(out), settings or TrainingSettings()
     train_split, val_split = (read_split(Path(cache) / name) for name in ("train", "val"))
     network = settings.network.model_dump() | {"points": train_split.processing.grid.points}
     settings = settings.model_copy(update={"network": _network(network)})
-    check_folder(out, folder.exists(out), resume, overwrite)
     provenance = Provenance(seed=settings.seed, data=str(cache))
     module = AutoencoderModule(settings, train_split.processing)
-    if resume:
-        TRAINING.check_resumed(out, module)
     loaders = (
         make_loader(train_split, _sampler(train_split, settings), settings.workers),
         make_loader(val_split, InOrder(len(val_split.rows), 256)),
     )
-    autoencoder = from_checkpoint(TRAINING.fit(module, settings, loaders, out, provenance, resume, device, progress))
-    folder.save(autoencoder, out, overwrite=True)
+    with training_folder(out, folder.exists(out), resume, overwrite) as goes_on:
+        if goes_on:
+            TRAINING.check_resumed(out, module)
+        best = TRAINING.fit(module, settings, loaders, out, provenance, goes_on, device, progress)
+        autoencoder = from_checkpoint(best)
+        folder.save(autoencoder, out, overwrite=True)
     return autoencoder
 
 

@@ -8,7 +8,6 @@ another predictor or by calculations.
 from __future__ import annotations
 
 import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,8 @@ from mattergen_e.data.cache import (
 )
 from mattergen_e.data.dataset import JointCrystalDataset
 from mattergen_e.errors import UserError
+from mattergen_e.files import appearing
+from mattergen_e.journal import claim
 from mattergen_e.networks.predictor.model import Predictor
 from mattergen_e.progress import bar
 
@@ -73,38 +74,37 @@ def fill(
     """
     cache, out = Path(cache), Path(out)
     manifest = load_manifest(cache)
-    if out.exists():
-        raise UserError(f"{out} exists: give another --out, or remove it first.")
+    if out.resolve().is_relative_to(cache.resolve()):
+        raise UserError(f"{out} is in {cache}, of which it is to be a copy: give another --out.")
     if calculated is not None:
         predictor.require_cache(calculated)
     known, withheld = _calculated(calculated)
-    part = out.with_name(f".{out.name}-{uuid.uuid4().hex}.tmp")
-    try:
-        shutil.copytree(cache, part)
-        counts, splits, statistics = {}, {}, {}
-        for name, split in manifest.splits.items():
-            values, counts[name] = _spectra(predictor, part / name, known, withheld, batch_size, progress)
-            (part / name / CRYSTALS_FOLDER).mkdir(exist_ok=True)
-            np.save(part / name / CRYSTALS_FOLDER / f"{TOTAL}.npy", values, allow_pickle=False)
-            hashes = split.arrays_sha256 | {f"{CRYSTALS_FOLDER}/{TOTAL}": hash_array(values)}
-            splits[name] = split.model_copy(update={"arrays_sha256": hashes})
-            statistics[name] = _statistics(values, load_array(part / name / "num_atoms.npy"))
-        made_by: dict[str, Any] = {"predictor": predictor.fingerprint}
-        if calculated is not None:
-            made_by["calculated"] = {k: s.ids_sha256 for k, s in load_manifest(calculated).splits.items()}
-        value = SiteValue(unit=UNIT, dim=predictor.grids.total.points, column="predicted", splits=statistics)
-        filled = manifest.model_copy(
-            update={
-                "splits": splits,
-                "crystal_values": manifest.crystal_values | {TOTAL: value},
-                "processing": manifest.processing | {TOTAL: predictor.processing.total_dos.model_dump(mode="json")},
-                "settings": manifest.settings | {"filled": made_by},
-            }
-        )
-        (part / MANIFEST_NAME).write_text(filled.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with claim(out):
+        if out.exists():
+            raise UserError(f"{out} exists: give another --out, or remove it first.")
+        with appearing(out) as part:
+            shutil.copytree(cache, part, dirs_exist_ok=True)
+            counts, splits, statistics = {}, {}, {}
+            for name, split in manifest.splits.items():
+                values, counts[name] = _spectra(predictor, part / name, known, withheld, batch_size, progress)
+                (part / name / CRYSTALS_FOLDER).mkdir(exist_ok=True)
+                np.save(part / name / CRYSTALS_FOLDER / f"{TOTAL}.npy", values, allow_pickle=False)
+                hashes = split.arrays_sha256 | {f"{CRYSTALS_FOLDER}/{TOTAL}": hash_array(values)}
+                splits[name] = split.model_copy(update={"arrays_sha256": hashes})
+                statistics[name] = _statistics(values, load_array(part / name / "num_atoms.npy"))
+            made_by: dict[str, Any] = {"predictor": predictor.fingerprint}
+            if calculated is not None:
+                made_by["calculated"] = {k: s.ids_sha256 for k, s in load_manifest(calculated).splits.items()}
+            value = SiteValue(unit=UNIT, dim=predictor.grids.total.points, column="predicted", splits=statistics)
+            filled = manifest.model_copy(
+                update={
+                    "splits": splits,
+                    "crystal_values": manifest.crystal_values | {TOTAL: value},
+                    "processing": manifest.processing | {TOTAL: predictor.processing.total_dos.model_dump(mode="json")},
+                    "settings": manifest.settings | {"filled": made_by},
+                }
+            )
+            (part / MANIFEST_NAME).write_text(filled.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return counts
 
 

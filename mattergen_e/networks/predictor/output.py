@@ -24,7 +24,8 @@ from pymatgen.core import Structure
 from mattergen_e.crystals import graphs
 from mattergen_e.crystals.graphs import reduce_named, to_graph
 from mattergen_e.crystals.reading import NamedStructure
-from mattergen_e.files import add_array, replacing
+from mattergen_e.files import add_array
+from mattergen_e.journal import write_output
 from mattergen_e.networks.predictor.model import Predictor
 from mattergen_e.progress import bar
 from mattergen_e.spectra.files import dos_file
@@ -114,5 +115,4 @@ def write_spectra(path: str | Path, spectra: Sequence[StructureSpectra], predict
         add_array(archive, "total_window", np.array([grids.total.minimum, grids.total.maximum]))
         add_array(archive, "total", np.stack([found.total for found in spectra]).astype(np.float32))
         add_array(archive, "ids", np.array([found.id for found in spectra]))
-    with replacing(Path(path)) as file:
-        file.write(content.getvalue())
+    write_output(Path(path), content.getvalue())

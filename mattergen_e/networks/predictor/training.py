@@ -35,7 +35,7 @@ from mattergen_e.networks.predictor.model import Predictor, element_spectra
 from mattergen_e.networks.predictor.network import Network, Spectra
 from mattergen_e.networks.predictor.noise import describe_noise
 from mattergen_e.networks.predictor.settings import TIMES, EncoderSettings, NetworkSettings
-from mattergen_e.networks.scaffold import NetworkModule, Training, check_folder, of_network, warm_up_and_cosine
+from mattergen_e.networks.scaffold import NetworkModule, Training, of_network, training_folder, warm_up_and_cosine
 
 if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -208,34 +208,35 @@ def train(
         The predictor of the best epoch.
 
     Raises:
-        UserError: If the cache or the encoder cannot be used, the folder is taken, there is nothing to resume, or it
-            was begun with other settings or data.
+        UserError: If the cache or the encoder cannot be used, the folder is taken or in use, there is nothing to
+            resume, or it was begun with other settings or data.
     """
     out, settings = Path(out), settings or TrainingSettings()
-    check_folder(out, folder.exists(out), resume, overwrite)
     if settings.noisy and encoder is None:
         raise UserError("a noisy predictor needs the model that it guides: add --encoder with the folder of that model")
-    processing = read_processing(cache)
-    splits = [read_split(Path(cache) / name, processing) for name in ("train", "val")]
-    found = None if encoder is None else read_encoder(encoder)
-    shape = NetworkSettings(
-        encoder=EncoderSettings() if found is None else found.settings,
-        grids=processing.grids,
-        width=settings.width,
-        layers=settings.layers,
-        dropout=settings.dropout,
-        noisy=settings.noisy,
-    )
-    provenance = Provenance(seed=settings.seed, data=str(cache))
-    module = PredictorModule(settings, shape, processing, found)
-    module.network.start_from(element_spectra(splits[0], processing.grids))
-    if resume:
-        TRAINING.check_resumed(out, module)
-    if not settings.noisy:
-        splits = [crystals.with_neighbours(shape.encoder) for crystals in splits]
-    loaders = (_loader(splits[0], settings, settings.seed), _loader(splits[1], settings))
-    predictor = from_checkpoint(TRAINING.fit(module, settings, loaders, out, provenance, resume, device, progress))
-    folder.save(predictor, out, overwrite=True)
+    with training_folder(out, folder.exists(out), resume, overwrite) as goes_on:
+        processing = read_processing(cache)
+        splits = [read_split(Path(cache) / name, processing) for name in ("train", "val")]
+        found = None if encoder is None else read_encoder(encoder)
+        shape = NetworkSettings(
+            encoder=EncoderSettings() if found is None else found.settings,
+            grids=processing.grids,
+            width=settings.width,
+            layers=settings.layers,
+            dropout=settings.dropout,
+            noisy=settings.noisy,
+        )
+        provenance = Provenance(seed=settings.seed, data=str(cache))
+        module = PredictorModule(settings, shape, processing, found)
+        module.network.start_from(element_spectra(splits[0], processing.grids))
+        if goes_on:
+            TRAINING.check_resumed(out, module)
+        if not settings.noisy:
+            splits = [crystals.with_neighbours(shape.encoder) for crystals in splits]
+        loaders = (_loader(splits[0], settings, settings.seed), _loader(splits[1], settings))
+        best = TRAINING.fit(module, settings, loaders, out, provenance, goes_on, device, progress)
+        predictor = from_checkpoint(best)
+        folder.save(predictor, out, overwrite=True)
     return predictor
 
 

@@ -309,6 +309,40 @@ def test_folders_of_others_are_left_alone(tmp_path, content):
     assert (tmp_path / "manifest.jsonl").read_text() == content
 
 
+@pytest.mark.parametrize("name", ["../victim", "/tmp/victim", "a\\..\\victim", "nul\0", ".hidden", "", 7, None, ["a"]])
+def test_a_manifest_of_others_removes_nothing(tmp_path, name):
+    """Crystals of other settings are removed with --overwrite, by the ids that the manifest says."""
+    folder, victim = tmp_path / "out", tmp_path / "victim.npz"
+    folder.mkdir()
+    victim.write_text("mine")
+    line = {"material_id": name, "settings_hash": "other", "input_hash": "h"}
+    (folder / "manifest.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(UserError, match="was not written by .* its material_id"):
+        labels.ComputeFolder(folder, FAST.hash(), True)
+    assert victim.read_text() == "mine"
+
+
+def test_a_manifest_that_is_a_link_is_not_written(tmp_path):
+    folder, victim = tmp_path / "out", tmp_path / "victim"
+    folder.mkdir()
+    victim.write_text("")
+    (folder / "manifest.jsonl").symlink_to(victim)
+    line = {"material_id": "a", "settings_hash": FAST.hash(), "input_hash": "h"}
+    with (
+        pytest.raises(UserError, match="cannot be written"),
+        labels.ComputeFolder(folder, FAST.hash(), False) as opened,
+    ):
+        opened.add(line, failed=False)
+    assert victim.read_text() == ""
+
+
+def test_only_work_folders_of_this_command_are_removed(tmp_path):
+    for name in (".mattergen_e-work-1", ".work-mine"):
+        (tmp_path / name).mkdir()
+    labels.ComputeFolder(tmp_path, FAST.hash(), False).close()
+    assert [path.name for path in tmp_path.iterdir()] == [".work-mine"]
+
+
 def test_the_first_setting_that_differs_is_named(tmp_path):
     line = {
         "material_id": "a",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kills import killed
 
 from mattergen_e.errors import UserError
 from mattergen_e.networks.autoencoder import training
@@ -17,7 +19,7 @@ from mattergen_e.networks.autoencoder.data import AugmentationSettings, read_spl
 from mattergen_e.networks.autoencoder.folder import WEIGHTS, load
 from mattergen_e.networks.autoencoder.network import NetworkSettings
 from mattergen_e.networks.autoencoder.training import AutoencoderModule, TrainingSettings, train
-from mattergen_e.networks.scaffold import BEST, LAST, RUN
+from mattergen_e.networks.scaffold import BEST, LAST, RUN, training_folder
 from mattergen_e.spectra.metrics import wasserstein
 from tests.support.caches import rehash
 
@@ -124,6 +126,57 @@ def test_refused_folders(make_cache: Make, tmp_path: Path) -> None:
     assert load(out).record["seed"] == 5
     (out / RUN / LAST).write_bytes(b"nothing")
     assert "is not a checkpoint" in refusal(cache, out, other, resume=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
+def test_killed_in_its_first_epoch_it_begins_anew(make_cache: Make, tmp_path: Path, options: dict[str, bool]) -> None:
+    cache, out, settings = make_cache(), tmp_path / "ae", SETTINGS.model_copy(update={"epochs": 1})
+    assert killed(lambda: quiet_train(cache, out, settings), 0, tmp_path, "last.ckpt")
+    assert (out / RUN).is_dir() and not (out / RUN / LAST).exists()
+    again = quiet_train(cache, out, settings, **options)
+    assert again.fingerprint == quiet_train(cache, tmp_path / "whole", settings).fingerprint
+    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
+
+
+def test_killed_later_it_goes_on(make_cache: Make, tmp_path: Path) -> None:
+    cache, out, settings = make_cache(), tmp_path / "ae", SETTINGS.model_copy(update={"epochs": 2})
+    assert killed(lambda: quiet_train(cache, out, settings), 1, tmp_path, "last.ckpt")
+    assert torch.load(out / RUN / LAST, weights_only=True)["epoch"] == 0
+    assert "add --resume to go on" in refusal(cache, out, settings)
+    again = quiet_train(cache, out, settings, resume=True)
+    assert again.fingerprint == quiet_train(cache, tmp_path / "whole", settings).fingerprint
+    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
+
+
+def test_two_trainings_do_not_share_a_folder(make_cache: Make, tmp_path: Path) -> None:
+    cache, out, settings = make_cache(), tmp_path / "ae", SETTINGS.model_copy(update={"epochs": 1})
+    with training_folder(out, False, False, False):
+        for options in ({}, {"overwrite": True}):
+            assert "in use by another run" in refusal(cache, out, settings, **options)
+    assert not out.exists()
+    quiet_train(cache, out, settings)
+    before = sorted(path.name for path in out.rglob("*"))
+    with training_folder(out, True, True, False) as goes_on:
+        assert goes_on
+        for options in ({"resume": True}, {"overwrite": True}):
+            assert "in use by another run" in refusal(cache, out, settings, **options)
+    assert sorted(path.name for path in out.rglob("*")) == before
+
+
+def test_a_folder_of_others_is_not_removed(make_cache: Make, tmp_path: Path) -> None:
+    cache, mine = make_cache(), tmp_path / "mine"
+    mine.mkdir()
+    (mine / "data.csv").write_text("mine")
+    for kind, words in (
+        ("folder", "holds data.csv, which no training wrote"),
+        ("link", "not a folder that a"),
+    ):
+        out = tmp_path / kind
+        out.mkdir()
+        (out / RUN).symlink_to(mine) if kind == "link" else shutil.copytree(mine, out / RUN)
+        for options in ({}, {"overwrite": True}):
+            assert words in refusal(cache, out, **options)
+        assert (out / RUN / "data.csv").read_text() == "mine"
 
 
 def test_resume_with_other_data(make_cache: Make, tmp_path: Path, processing: Any) -> None:
