@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import bz2
 import codecs
-import gzip
 import lzma
-import zlib
 from pathlib import Path
 
+from mattergen_e import limits
 from mattergen_e.errors import UserError
 
-_OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-#: What a packed file may hold.
-MAX_UNPACKED_BYTES = 2_000_000_000
+_OPENERS = {".bz2": bz2.open, ".xz": lzma.open}
+_ENDINGS = (".gz", *_OPENERS)
 
 
 def unpacked_name(path: Path) -> str:
     """The name of a file without the ending of its compression."""
-    return path.name[: -len(path.suffix)] if path.suffix.lower() in _OPENERS else path.name
+    return path.name[: -len(path.suffix)] if path.suffix.lower() in _ENDINGS else path.name
 
 
 def read_bytes(path: Path) -> bytes:
     """The content of a file, unpacked.
 
     Raises:
-        UserError: If it cannot be read, is damaged, or unpacks to more than `MAX_UNPACKED_BYTES`.
+        UserError: If it cannot be read, is damaged, or holds more than `mattergen_e.limits.TEXT`.
     """
     opener = _OPENERS.get(path.suffix.lower())
     try:
         if opener is None:
-            return path.read_bytes()
+            return limits.read_bytes(path)
         with opener(path, "rb") as file:
-            content = file.read(MAX_UNPACKED_BYTES + 1)
+            content = file.read(limits.TEXT + 1)
+    except limits.TooLarge as error:
+        raise UserError(f"{path} cannot be read ({error}): split it.") from error
+    except (EOFError, lzma.LZMAError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): put back a copy of it.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
-    except (EOFError, zlib.error, lzma.LZMAError) as error:
-        raise UserError(f"{path} is damaged ({error}): put back a copy of it.") from error
-    if len(content) > MAX_UNPACKED_BYTES:
-        raise UserError(f"{path} unpacks to more than {MAX_UNPACKED_BYTES} bytes: split it.")
+    if len(content) > limits.TEXT:
+        raise UserError(f"{path} unpacks to more than {limits.TEXT} bytes: split it.")
     return content
 
 

@@ -69,7 +69,7 @@ def read_cif(text: str) -> Structure:
         parsed = cif.read_text(text, thirds=True)
     except Exception as error:
         words = str(error) if isinstance(error, ValueError) else brief(error)
-        raise EntryError("broken_cif", f"the CIF cannot be read: {words[:300]}") from error
+        raise EntryError("broken_cif", f"the CIF cannot be read ({words[:300]})") from error
     check_cell(parsed)
     return reduce_cell(parsed)
 

@@ -502,3 +502,15 @@ def test_a_structure_with_one_wrong_part_ends_in_a_sentence_or_is_read(tmp_path,
         assert "set.jsonl" in str(error)
     else:
         assert len(found.structure) > 0
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".bz2", ".xz"])
+def test_a_file_that_holds_more_than_is_read(tmp_path, monkeypatch, ending):
+    from mattergen_e import limits
+
+    monkeypatch.setattr(limits, "TEXT", 1000)
+    opener = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[ending]
+    with opener(tmp_path / f"x.cif{ending}", "wt") as file:
+        file.write(" " * 1001)
+    with pytest.raises(UserError, match=r"more than .*: split it"):
+        read_structures([tmp_path / f"x.cif{ending}"])
