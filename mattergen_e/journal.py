@@ -38,7 +38,7 @@ from typing import IO, Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from mattergen_e.errors import UserError
-from mattergen_e.files import lock_beside, recover, remove_temporary, replacing
+from mattergen_e.files import TEMPORARY_PREFIX, lock_beside, recover, remove_temporary, replacing
 
 LOCK_NAME = ".mattergen_e.lock"
 CHOOSE_ANOTHER = "choose another --out"
@@ -154,7 +154,9 @@ def claim(target: Path, advice: str = CHOOSE_ANOTHER) -> Iterator[None]:
 
 
 def write_output(path: Path, content: bytes, advice: str = CHOOSE_ANOTHER) -> None:
-    """Writes a file that is an output by itself; see `claim`."""
+    """Writes a file that is an output by itself, into a folder that is there; see `claim`."""
+    with _writable(path, advice):
+        os.stat(lock_beside(path).parent)
     with claim(path, advice), replacing(path, path) as file:
         file.write(content)
 
@@ -178,9 +180,9 @@ def _writable(place: Path, advice: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{error.filename or place} cannot be written to ({error.strerror or error}): {advice}.") from (
-            error
-        )
+        named = (name for name in (error.filename, error.filename2) if name and TEMPORARY_PREFIX not in str(name))
+        where = next(named, place)  # our own names say nothing to anybody
+        raise UserError(f"{where} cannot be written to ({error.strerror or error}): {advice}.") from error
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------

@@ -14,14 +14,16 @@ one sentence of it. Nothing is allocated, unpacked or expanded before its size i
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 from zipfile import ZipFile
 
 import numpy as np
@@ -32,6 +34,14 @@ GIB = 1 << 30
 TEXT, LINE = 4 * GIB, GIB // 4
 ARRAY, ARRAYS = 4 * GIB, 16 * GIB
 YAML_TEXT, YAML_NODES = GIB // 128, 1_000_000
+
+
+#: How files are unpacked, by the ending of their names.
+OPENERS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
+    ".gz": lambda raw: cast(IO[bytes], gzip.GzipFile(fileobj=raw)),
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
 
 
 class TooLarge(ValueError):
@@ -46,7 +56,7 @@ def _most(size: int) -> str:
 
 
 def read_bytes(path: str | Path, most: int | None = None) -> bytes:
-    """A whole file; one whose name ends in .gz is unpacked.
+    """A whole file; one whose name ends in .gz, .bz2 or .xz is unpacked.
 
     Args:
         path: The file.
@@ -54,16 +64,20 @@ def read_bytes(path: str | Path, most: int | None = None) -> bytes:
 
     Raises:
         TooLarge: If it holds more.
-        ValueError: If it is no sound gzip file.
+        ValueError: If it is packed and damaged.
         OSError: If it cannot be read.
     """
     path, most = Path(path), TEXT if most is None else most
-    packed = path.name.lower().endswith(".gz")
+    unpack = OPENERS.get(path.suffix.lower())
     with path.open("rb") as raw:
         try:
-            content = (gzip.GzipFile(fileobj=raw) if packed else raw).read(most + 1)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"it is no sound gzip file: {error}") from error
+            content = (raw if unpack is None else unpack(raw)).read(most + 1)
+        except OSError as error:
+            if unpack is None or error.errno is not None:
+                raise
+            raise ValueError(f"it is no sound {path.suffix} file: {error}") from error
+        except (EOFError, zlib.error, lzma.LZMAError) as error:
+            raise ValueError(f"it is no sound {path.suffix} file: {error}") from error
     if len(content) > most:
         raise TooLarge(f"it holds more than {_most(most)}")
     return content

@@ -12,7 +12,7 @@ from kills import kills
 from mattergen_e import files
 from mattergen_e.errors import UserError
 from mattergen_e.files import appearing, check_name, lock_beside, replacing, replacing_all
-from mattergen_e.journal import claim
+from mattergen_e.journal import claim, write_output
 
 NAMES = ["out", "a name [x]*", "..." + "n" * 240, "é" * 100]
 
@@ -148,6 +148,15 @@ def test_several_files_are_replaced_in_their_order(tmp_path: Path) -> None:
         replace(place)
         assert content(place) == {"a": "new", "b": "new", "c": "new"}
     assert seen == {"ooo", "noo", "nno", "nnn"}
+
+
+def test_a_file_that_cannot_be_written_is_named_by_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for path, reason in ((tmp_path / "folder", "Is a directory"), (tmp_path / "no" / "file", "No such file")):
+        with pytest.raises(UserError, match=f"{reason}.*: choose another") as caught:
+            write_output(path, b"x")
+        assert str(tmp_path) in str(caught.value) and ".mattergen_e" not in str(caught.value)
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
 
 
 # -- names ------------------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ def dos(
         raise UserError(f"{out} has no crystal {index}: give one of the {len(crystals)} indices of its JSON lines.")
     if crystals[index].spectra is None:
         raise UserError(f"the crystals in {out} have no spectra: generate with a model of the descriptor atomic_dos.")
+    to.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     draw(crystals[index]).savefig(content, dpi=150, format=to.suffix[1:].lower())
     write_output(to, content.getvalue(), "choose another --to")

@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import bz2
 import codecs
-import lzma
 from pathlib import Path
 
 from mattergen_e import limits
 from mattergen_e.errors import UserError
 
-_OPENERS = {".bz2": bz2.open, ".xz": lzma.open}
-_ENDINGS = (".gz", *_OPENERS)
-
 
 def unpacked_name(path: Path) -> str:
     """The name of a file without the ending of its compression."""
-    return path.name[: -len(path.suffix)] if path.suffix.lower() in _ENDINGS else path.name
+    return path.name[: -len(path.suffix)] if path.suffix.lower() in limits.OPENERS else path.name
 
 
 def read_bytes(path: Path) -> bytes:
     """The content of a file, unpacked.
 
     Raises:
-        UserError: If it cannot be read, is damaged, or holds more than `mattergen_e.limits.TEXT`.
+        UserError: If it cannot be read, is damaged, or holds more than `mattergen_e.limits` says.
     """
-    opener = _OPENERS.get(path.suffix.lower())
     try:
-        if opener is None:
-            return limits.read_bytes(path)
-        with opener(path, "rb") as file:
-            content = file.read(limits.TEXT + 1)
-    except limits.TooLarge as error:
-        raise UserError(f"{path} cannot be read ({error}): split it.") from error
-    except (EOFError, lzma.LZMAError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}): put back a copy of it.") from error
+        return limits.read_bytes(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
-    if len(content) > limits.TEXT:
-        raise UserError(f"{path} unpacks to more than {limits.TEXT} bytes: split it.")
-    return content
+    except limits.TooLarge as error:
+        raise UserError(f"{path} cannot be read ({error}): split it.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): put back a copy of it.") from error
 
 
 def as_text(content: bytes) -> str:

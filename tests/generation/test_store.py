@@ -728,7 +728,7 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
 
 
 def test_killed_anywhere(tmp_path: Path) -> None:
-    """Killed before each of its file operations: finished batches are whole, and the JSON lines never run ahead."""
+    """Killed before each third file operation: finished batches are whole, and the JSON lines never run ahead."""
     batches = [[crystal(batch, batch)] for batch in range(2)]
 
     def run(folder: Path) -> None:
@@ -739,7 +739,7 @@ def test_killed_anywhere(tmp_path: Path) -> None:
             store.finish()
 
     number = 0
-    for place in kills(run, lambda at: None, tmp_path):
+    for place in kills(run, lambda at: None, tmp_path, every=3):
         number += 1
         finished = len(list(place.glob("finished_*")))
         if all((place / "run" / name).exists() for name in OUTPUTS):
@@ -749,9 +749,9 @@ def test_killed_anywhere(tmp_path: Path) -> None:
                 assert found[name] in (found[JSONL], [0, 1][: len(found[JSONL]) + 1])
         run(place)
         assert indices_in(place / "run") == alike([0, 1])
-        assert files_in(place / "run") == {"run.json", *(f"batches/batch_00000{i}.zip" for i in range(2)), *OUTPUTS}
+        assert files_in(place / "run") == {"run.json", *(f"batches/batch_00000{i}.zip" for i in range(2)), *WRITTEN}
         assert load_record(place / "run").status == "finished"
-    assert number > 30
+    assert number > 12
 
 
 WRITER = """

@@ -14,12 +14,12 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from mattergen_e.errors import UserError
 from mattergen_e.networks.callbacks import Provenance
+from mattergen_e.networks.logger import ResumingCSVLogger
 from mattergen_e.training.trainer import Trainer
 
 
@@ -60,7 +60,8 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Smal
             enable_version_counter=False,
         )  # fmt: skip
         trainer = Trainer(
-            accelerator="cpu", max_epochs=epochs, logger=CSVLogger(".", name=None, version=""), log_every_n_steps=1,
+            accelerator="cpu", max_epochs=epochs, log_every_n_steps=1,
+            logger=ResumingCSVLogger(".", name=None, version=""),
             callbacks=[Provenance(seed=1), last], enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
         module = Small(before)

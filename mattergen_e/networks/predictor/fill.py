@@ -74,13 +74,15 @@ def fill(
     """
     cache, out = Path(cache), Path(out)
     manifest = load_manifest(cache)
+    if out.exists():
+        raise UserError(f"{out} exists: give another --out, or remove it first.")
     if out.resolve().is_relative_to(cache.resolve()):
         raise UserError(f"{out} is in {cache}, of which it is to be a copy: give another --out.")
     if calculated is not None:
         predictor.require_cache(calculated)
     known, withheld = _calculated(calculated)
     with claim(out):
-        if out.exists():
+        if out.exists():  # as a killed process left it, or another one
             raise UserError(f"{out} exists: give another --out, or remove it first.")
         with appearing(out) as part:
             shutil.copytree(cache, part, dirs_exist_ok=True)
