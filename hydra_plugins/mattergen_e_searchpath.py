@@ -11,9 +11,13 @@ import sys
 from collections.abc import Iterator
 
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 PROVIDER = "mattergen-e"
+#: Group of the recipes' adapters, and the package of its files in a recipe.
+ADAPTERS = "adapter_property"
 
 
 def _package_folder() -> str | None:
@@ -63,6 +67,55 @@ class MatterGenESearchPath(SearchPathPlugin):
         search_path.append(provider=PROVIDER, path="file://" + folder)
         for package_name, third_party in _third_party_configs() if kind == "recipes" else ():
             search_path.append(provider=package_name, path="file://" + third_party)
+        if kind == "recipes":
+            importlib.import_module("mattergen_e.training.own_properties").install()
+            search_path.append(provider=PROVIDER, path=f"{OwnPropertySource.scheme()}://{ADAPTERS}")
+
+
+class OwnPropertySource(ConfigSource):
+    """The adapters that no file is about: of a user's own properties, whatever their names.
+
+    It stands behind all folders, so that files win. Only this package's search path names its scheme.
+    """
+
+    @staticmethod
+    def scheme() -> str:
+        """Of its one path."""
+        return "mattergen-e"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """The adapter of a property, NAME or NAME:KIND."""
+        from omegaconf import OmegaConf
+
+        own = importlib.import_module("mattergen_e.training.own_properties")
+        return ConfigResult(
+            config=OmegaConf.create(own.adapter(_property(config_path))),
+            path=self.full_path(),
+            provider=self.provider,
+            header={"package": own.PACKAGE},
+        )
+
+    def available(self) -> bool:
+        """Always."""
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        """The group itself belongs to the files."""
+        return False
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether it is the adapter of a property."""
+        return bool(_property(config_path))
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """Nothing: any name will do."""
+        return []
+
+
+def _property(config_path: str) -> str:
+    """The property that a path in the group of the adapters names; empty for any other path."""
+    group, _, word = config_path.strip("/").rpartition("/")
+    return word.removesuffix(".yaml") if group == ADAPTERS else ""
 
 
 def _third_party_configs() -> Iterator[tuple[str, str]]:

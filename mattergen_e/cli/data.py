@@ -54,9 +54,9 @@ def build(
         list[str] | None,
         typer.Option(
             "--property",
-            metavar="NAME[=COLUMN]",
-            help="Property of the crystals to keep, by MatterGen's name, e.g. dft_band_gap=band_gap_aflow; repeat for "
-            "more. Default: all that MatterGen knows.",
+            metavar="NAME[:KIND][=COLUMN]",
+            help="Property of the crystals to keep, e.g. dft_band_gap=band_gap_aflow; repeat for more. Names of your "
+            "own are numbers, or words with :category, lists with :list. Default: all that MatterGen knows.",
         ),
     ] = None,
     split_column: Annotated[str, typer.Option(help="Column with train, val or test; '' splits by the id.")] = "split",

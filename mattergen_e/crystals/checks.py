@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mattergen_e.crystals.quantity import Quantity
+from mattergen_e.upstream import mattergens_properties
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -86,8 +87,8 @@ class CheckOptions:
 def mattergen_names() -> tuple[frozenset[int], tuple[str, ...]]:
     """Atomic numbers that MatterGen generates, and the names of the properties that it knows."""
     with contextlib.redirect_stdout(io.StringIO()):
-        from mattergen.common.utils.globals import PROPERTY_SOURCE_IDS, SELECTED_ATOMIC_NUMBERS
-    return frozenset(SELECTED_ATOMIC_NUMBERS), tuple(PROPERTY_SOURCE_IDS)
+        from mattergen.common.utils.globals import SELECTED_ATOMIC_NUMBERS
+    return frozenset(SELECTED_ATOMIC_NUMBERS), mattergens_properties()
 
 
 def check_input(structure: Structure, options: CheckOptions) -> None:

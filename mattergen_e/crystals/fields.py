@@ -7,7 +7,7 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ ID_KEYS = ("material_id", "id")
 SPLITS = ("train", "val", "test")
 TEXT_PROPERTIES = frozenset({"space_group", "chemical_system"})
 MAX_TEXT = 200
+#: Å and degrees: how far a site may be from its place in a space group.
+SYMPREC, ANGLE = 0.1, 5.0
 #: What crystals can have, generously: gaps in eV (solid helium: about 20), energies in eV per atom.
 PROPERTY_BOUNDS = {
     "dft_band_gap": (0.0, 30.0),
@@ -253,6 +255,34 @@ def _space_group_symbol(text: str) -> str:
     return symbol
 
 
+def space_group_of(structure: Structure) -> str:
+    """Symbol of the space group of a structure, found as MatterGen finds it: within 0.1 Å and 5°.
+
+    Raises:
+        EntryError: With reason bad_property, if none is found.
+    """
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    try:
+        number = SpacegroupAnalyzer(structure, symprec=SYMPREC, angle_tolerance=ANGLE).get_space_group_number()
+    except Exception as error:  # spglib's and pymatgen's, of many kinds
+        raise EntryError("bad_property", f"no space group is found within {SYMPREC:g} Å ({brief(error)})") from error
+    return _space_group_symbol(str(number))
+
+
+#: Properties that a structure tells by itself.
+COMPUTED: dict[str, Callable[[Structure], str]] = {
+    "chemical_system": lambda structure: structure.chemical_system,
+    "space_group": space_group_of,
+}
+
+
+def split_rename(option: str) -> tuple[str, str]:
+    """NAME or NAME=COLUMN as (name, column); a name may have :KIND behind it, which no column takes over."""
+    name, _, column = option.partition("=")
+    return name.strip(), column.strip() or name.partition(":")[0].strip()
+
+
 def parse_renames(options: Sequence[str], what: str) -> tuple[tuple[str, str], ...]:
     """Read NAME or NAME=COLUMN options.
 
@@ -268,8 +298,7 @@ def parse_renames(options: Sequence[str], what: str) -> tuple[tuple[str, str], .
     """
     pairs: list[tuple[str, str]] = []
     for option in options:
-        name, _, column = option.partition("=")
-        name, column = name.strip(), column.strip() or name.strip()
+        name, column = split_rename(option)
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or re.search("batch|index|^face$", name):
             raise UserError(
                 f"{what} {option!r}: {name!r} cannot be a name; use small letters, digits and underscores, without "

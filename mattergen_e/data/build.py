@@ -13,7 +13,7 @@ from typing import Any
 
 import mattergen_e
 from mattergen_e.crystals.checks import CheckOptions, EntryError, mattergen_names
-from mattergen_e.crystals.fields import parse_renames
+from mattergen_e.crystals.fields import COMPUTED, parse_renames
 from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.data import cache
 from mattergen_e.data.collect import (
@@ -21,10 +21,10 @@ from mattergen_e.data.collect import (
     Dropped,
     Prepared,
     prepare,
-    property_arrays,
     warnings_of,
     write_splits,
 )
+from mattergen_e.data.properties import parse_properties, property_arrays
 from mattergen_e.data.sources import ReadOptions, Record, iter_records, parse_record
 from mattergen_e.errors import UserError, brief
 from mattergen_e.files import appearing
@@ -73,7 +73,9 @@ def build_cache(
         out: Folder of the new cache.
         site_values: NAME or NAME=COLUMN of the values to keep; None keeps bader_charge, atomic_dos, total_dos
             and what `quantities` declare, where present. Crystals without the values are kept as unlabelled.
-        properties: NAME or NAME=COLUMN of the properties to keep, by MatterGen's names; None keeps all that it knows.
+        properties: NAME or NAME=COLUMN of the properties to keep; None keeps all that MatterGen has a name for. Of
+            others, NAME:category keeps words, NAME:list lists of numbers. chemical_system and space_group are computed
+            if they are named here and no column has them.
         split_column: Column with train, val or test; None always splits by the hash of the id. Entries without a split
             are split by the hash.
         split_fractions: Shares of train, val and test for the split by hash.
@@ -123,7 +125,7 @@ def build_cache(
         items = [item for kept in collector.kept.values() for item in kept]
         if not mix_functionals:
             check_one([(item.id, item.method) for item in items], several=len(functionals) > 1)
-        arrays, infos = property_arrays(collector.kept, dict(read.properties), properties is not None)
+        arrays, infos = property_arrays(collector.kept, dict(read.properties), properties is not None, read.kinds)
         with appearing(out) as folder:
             splits, values = write_splits(folder, collector, arrays, read)
             manifest = cache.Manifest(
@@ -226,6 +228,7 @@ def _settings(read: ReadOptions, limits: CheckOptions, collector: Collector) -> 
     return {
         "site_values": dict(read.site_values),
         "properties": dict(read.properties),
+        **({"kinds": dict(read.kinds)} if read.kinds else {}),
         "split_column": read.split_column,
         "split_fractions": list(collector.fractions),
         "seed": collector.seed,
@@ -246,7 +249,7 @@ def process_chunk(records: Sequence[Record], read: ReadOptions, limits: CheckOpt
         try:
             entry = parse_record(record, read)
             entry_id = entry.id
-            outcomes.append(prepare(entry, limits, read.quantity))
+            outcomes.append(prepare(entry, limits, read.quantity, read.computed))
         except EntryError as error:
             outcomes.append(Dropped(error.entry_id or entry_id, record.origin, error.reason, error.sentence))
         except Exception as error:
@@ -327,20 +330,21 @@ def _read_options(
     known: tuple[str, ...],
     quantities: Sequence[Quantity],
 ) -> ReadOptions:
-    pairs = parse_renames(properties if properties is not None else known, "--property")
-    for name, _ in pairs:
-        if name not in known:
-            raise UserError(f"--property {name!r} is unknown to MatterGen; it knows: {', '.join(known)}.")
     taken = (*known, *cache.CORE_NAMES, "num_nodes")
     declared = {quantity.name: quantity for quantity in (*COMMON, *quantities, *PRODUCED)}
     if site_values is None:
         usual = dict.fromkeys(quantity.name for quantity in (*PRODUCED, *quantities))
-        return ReadOptions(tuple((name, name) for name in usual if name not in taken), pairs, split_column, declared)
-    values = parse_renames(site_values, "--site-value")
-    for name, _ in values:
-        if name in taken:
-            raise UserError(f"--site-value {name!r} is a name that MatterGen uses itself: choose another.")
-    return ReadOptions(values, pairs, split_column, declared)
+        values = tuple((name, name) for name in usual if name not in taken)
+    else:
+        values = parse_renames(site_values, "--site-value")
+        for name, _ in values:
+            if name in taken:
+                raise UserError(f"--site-value {name!r} is a name that MatterGen uses itself: choose another.")
+    if properties is None:
+        return ReadOptions(values, tuple((name, name) for name in known), {}, (), split_column, declared)
+    pairs, kinds = parse_properties(properties, known, {*cache.CORE_NAMES, *declared, *dict(values)})
+    computed = tuple(name for name, column in pairs if name in COMPUTED and column == name)
+    return ReadOptions(values, pairs, kinds, computed, split_column, declared)
 
 
 def _check_outcome(collector: Collector, read: ReadOptions, explicit: bool) -> None:

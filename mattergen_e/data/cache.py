@@ -6,7 +6,7 @@
     <cache>/<split>/atomic_numbers.npy  (sites,) int64
     <cache>/<split>/num_atoms.npy       (crystals,) int64
     <cache>/<split>/structure_id.npy    (crystals,) unicode
-    <cache>/<split>/<property>.json     MatterGen's PropertyValues
+    <cache>/<split>/<property>.json     MatterGen's PropertyValues; of one's own properties also words and lists
     <cache>/<split>/sites/<name>.npy    (sites, dim) float32, NaN where a crystal has no values
     <cache>/<split>/crystals/<name>.npy (crystals, dim) float32, NaN where a crystal has none
     <cache>/<split>/grids/<name>.npy    (crystals, nx, ny, nz, dim) float32, NaN where a crystal has none
@@ -26,8 +26,17 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
+from mattergen_e.crystals.own_properties import Kind
 from mattergen_e.crystals.quantity import Place, Quantity
 from mattergen_e.errors import UserError, first_problem
 from mattergen_e.files import check_name
@@ -76,11 +85,23 @@ class SiteValue(_Model):
 
 
 class PropertyInfo(_Model):
-    """One property of crystals: how many values are known per split, and whether it was written."""
+    """One property of crystals: how many values are known per split, and whether it was written.
+
+    `kind` is that of a property that MatterGen has no name for, None of others; `categories` are its words, sorted, and
+    `length` is that of its lists.
+    """
 
     column: str
     known: dict[str, int]
     written: bool = True
+    kind: Kind | None = None
+    categories: list[str] | None = None
+    length: int | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_none(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """MatterGen's properties stand in the manifest as they always did."""
+        return {name: value for name, value in write(self).items() if value is not None}
 
 
 class SplitInfo(_Model):
@@ -371,18 +392,12 @@ def write_split(
         core: The five arrays of `CORE_NAMES`.
         sites: (sites, dim) float32 arrays by name.
         crystals: (crystals, dim) float32 arrays by name.
-        properties: (crystals,) float or unicode arrays by MatterGen's name.
+        properties: (crystals,) float or unicode arrays, or (crystals, length) float arrays, by name.
         grids: (crystals, nx, ny, nz, dim) float32 arrays by name.
 
     Returns:
         Counts and hashes.
     """
-    import contextlib
-    import io
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        from mattergen.common.data.types import PropertyValues
-
     (folder / SITES_FOLDER).mkdir(parents=True)
     hashes = {}
     for name in CORE_NAMES:
@@ -394,7 +409,8 @@ def write_split(
             np.save(folder / part / f"{name}.npy", array, allow_pickle=False)
             hashes[f"{part}/{name}"] = hash_array(array)
     for name, array in properties.items():
-        PropertyValues(values=array, property_source_doc_id=name).to_json(str(folder / f"{name}.json"))
+        content = {"values": array.tolist(), "property_source_doc_id": name, "origins": None}  # MatterGen's layout
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
         hashes[f"{name}.json"] = hash_array(array)
     return SplitInfo(
         crystals=len(core["num_atoms"]),

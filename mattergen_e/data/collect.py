@@ -34,7 +34,7 @@ from mattergen_e.crystals.checks import (
     check_site_values,
 )
 from mattergen_e.crystals.chemistry import check_charge_bounds, sign_of_charges
-from mattergen_e.crystals.fields import SPLITS, TEXT_PROPERTIES
+from mattergen_e.crystals.fields import COMPUTED, SPLITS
 from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.data import cache
 from mattergen_e.data.sources import Entry, ReadOptions
@@ -52,7 +52,7 @@ class Prepared:
         numbers: (n,) atomic numbers.
         site_values: Known values (n, dim) by name.
         crystal_values: Known values (dim,) of the crystal, or (nx, ny, nz, dim) on a grid in its cell, by name.
-        properties: Properties of the crystal by MatterGen's name.
+        properties: Properties of the crystal by name.
         method: Functional of its values.
         signs: Whether its charges follow (+1) or oppose (-1) electronegativity; 0 where neither can be said.
     """
@@ -65,7 +65,7 @@ class Prepared:
     numbers: NDArray[np.int64]
     site_values: dict[str, NDArray[np.float64]]
     crystal_values: dict[str, NDArray[np.float64]]
-    properties: dict[str, float | str]
+    properties: dict[str, float | str | list[float]]
     method: Method = field(default_factory=Method)
     signs: int = 0
 
@@ -80,13 +80,16 @@ class Dropped:
     sentence: str
 
 
-def prepare(entry: Entry, options: CheckOptions, quantity: Callable[[str], Quantity]) -> Prepared:
+def prepare(
+    entry: Entry, options: CheckOptions, quantity: Callable[[str], Quantity], computed: Sequence[str] = ()
+) -> Prepared:
     """Check an entry and carry it over to the reduced cell.
 
     Args:
         entry: From a source.
         options: Limits of the checks.
         quantity: What is known of a value, by its name.
+        computed: Properties that the reduced cell tells where the entry does not.
 
     Returns:
         What the cache stores.
@@ -128,7 +131,8 @@ def prepare(entry: Entry, options: CheckOptions, quantity: Callable[[str], Quant
         numbers=np.array(reduced.atomic_numbers, dtype=np.int64),
         site_values=merged,
         crystal_values=of_crystal,
-        properties=entry.properties,
+        properties=entry.properties
+        | {name: COMPUTED[name](reduced) for name in computed if not entry.properties.get(name)},
         method=entry.method,
         signs=next((sign_of_charges(numbers, values) for values in charges.values()), 0),
     )
@@ -200,6 +204,7 @@ class Collector:
     dims: dict[str, int] = field(default_factory=dict)
     crystal_dims: dict[str, int] = field(default_factory=dict)
     grids: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
     excluded: int = 0
     _seen: dict[str, str] = field(default_factory=dict)
 
@@ -241,6 +246,10 @@ class Collector:
                     "grid_mismatch",
                     f"{name} has {found} points along a, b, c, but {before} in the entries before",
                 )
+        for name, value in item.properties.items():
+            if isinstance(value, list) and value and self.lengths.setdefault(name, len(value)) != len(value):
+                found, before = len(value), self.lengths[name]
+                return "bad_property", f"{name} has {found} numbers, but {before} in the entries before"
         for kind, given, dims in (
             ("site", item.site_values, self.dims),
             ("crystal", item.crystal_values, self.crystal_dims),
@@ -257,48 +266,6 @@ class Collector:
     def counts(self) -> dict[str, int]:
         """Dropped entries by reason, most frequent first."""
         return dict(Counter(d.reason for d in self.dropped).most_common())
-
-
-def property_arrays(
-    kept: dict[str, list[Prepared]], columns: dict[str, str], explicit: bool
-) -> tuple[dict[str, dict[str, NDArray[Any]]], dict[str, cache.PropertyInfo]]:
-    """Collect the properties of all splits.
-
-    A number that is unknown becomes NaN. MatterGen has no value for an unknown text, so that a text property is
-    written only if every crystal has it.
-
-    Args:
-        kept: Crystals by split.
-        columns: Column of the file by MatterGen's name.
-        explicit: Whether the properties were asked for by name.
-
-    Returns:
-        Arrays by split and name, and what the manifest says of each property.
-
-    Raises:
-        UserError: If a property that was asked for is known nowhere, or a text is not known everywhere.
-    """
-    arrays: dict[str, dict[str, NDArray[Any]]] = {split: {} for split in kept}
-    infos = {}
-    total = sum(map(len, kept.values()))
-    for name, column in columns.items():
-        empty: float | str = "" if name in TEXT_PROPERTIES else np.nan
-        values = {split: np.array([item.properties.get(name, empty) for item in kept[split]]) for split in kept}
-        known = {s: int(np.sum(v != "" if v.dtype.kind == "U" else ~np.isnan(v))) for s, v in values.items()}
-        n_known = sum(known.values())
-        written = n_known == total if name in TEXT_PROPERTIES else n_known > 0
-        if explicit and not written:
-            raise UserError(
-                f"The property {name!r} (column {column!r}) is known for {n_known} of {total} crystals: "
-                + ("a text must be known for all; " if n_known else "")
-                + "check the name of the column or leave the property out."
-            )
-        if n_known:
-            infos[name] = cache.PropertyInfo(column=column, known=known, written=written)
-        if written:
-            for split in kept:
-                arrays[split][name] = values[split]
-    return arrays, infos
 
 
 def write_splits(

@@ -16,11 +16,12 @@ from mattergen.common.data.transform import Transform
 from mattergen.common.data.types import PropertyValues
 from numpy.typing import NDArray
 
+from mattergen_e.crystals.fields import TEXT_PROPERTIES
 from mattergen_e.crystals.quantity import Place, Quantity
 from mattergen_e.data.cache import CORE_NAMES, check_bytes, load_array, open_rows
 from mattergen_e.data.conditions import CACHED, read_labels
 from mattergen_e.errors import UserError
-from mattergen_e.upstream import exit_on_user_error
+from mattergen_e.upstream import exit_on_user_error, register_property
 
 
 @runtime_checkable
@@ -51,11 +52,14 @@ class JointCrystalDataset(CrystalDataset):
         site_values: Arrays (total_sites, dim) by name, in the order of `pos`.
         crystal_values: Conditions: arrays (n_crystals, dim) by name.
         row_values: Fields of crystals and of grids: arrays (n_crystals, rows of each, dim) by name.
+        categories: Words of the conditions that are categories, by name; their `properties` are the places of the
+            words, (n_crystals,) float, NaN where unknown. An item has the word itself, "" where unknown.
     """
 
     site_values: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     crystal_values: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     row_values: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    categories: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,7 +90,8 @@ class JointCrystalDataset(CrystalDataset):
         Args:
             cache_path: `<cache>/<split>`.
             transforms: Applied to every item.
-            properties: Conditions of the crystals to load: properties by MatterGen's names, and dos.
+            properties: Conditions of the crystals to load: properties by name, and dos. Those that MatterGen has no
+                name for are added to its list.
             dataset_transforms: Applied to the whole data set.
             descriptors: Names of the site values to load as they are, or descriptors by name, which read their training
                 values (those that say that their values do not come from the cache are left out).
@@ -104,12 +109,20 @@ class JointCrystalDataset(CrystalDataset):
         _check_core(folder, core)
         values = _values(folder, descriptors, len(core["num_atoms"]))
         numbers = [name for name in properties or () if name not in CACHED]
+        loaded = {name: _load_property(folder, name, len(core["num_atoms"])) for name in numbers}
+        words = {name: _words(values) for name, values in loaded.items() if _is_category(name, values)}
+        lists = {name: values.astype(np.float32) for name, values in loaded.items() if values.ndim == 2}
         dataset: Any = cls(
             **core,
-            properties={name: _load_property(folder, name, len(core["num_atoms"])) for name in numbers},
+            properties={
+                name: _places(values, words[name]) if name in words else values
+                for name, values in loaded.items()
+                if name not in lists
+            },
             site_values=values["site"],
             row_values=values["crystal"] | values["grid"],
-            crystal_values={name: read_labels(folder, name) for name in properties or () if name in CACHED},
+            crystal_values=lists | {name: read_labels(folder, name) for name in properties or () if name in CACHED},
+            categories=words,
             transforms=list(transforms) if transforms is not None else None,
         )
         for transform in dataset_transforms or ():
@@ -150,6 +163,14 @@ class JointCrystalDataset(CrystalDataset):
             data = transform(data)
         return data
 
+    def get_properties_dict(self, index: int) -> dict[str, Any]:
+        """As MatterGen's, with the words of categories as they are; "" where a crystal has none."""
+        found: dict[str, Any] = super().get_properties_dict(index)
+        for name, words in self.categories.items():
+            place = self.properties[name][index]
+            found[name] = "" if np.isnan(place) else words[int(place)]
+        return found
+
     def subset(self, indices: Sequence[int]) -> JointCrystalDataset:
         """The crystals at some indices, in that order, with all their values."""
         chosen = np.asarray(indices, dtype=np.int64)
@@ -166,6 +187,7 @@ class JointCrystalDataset(CrystalDataset):
             site_values={name: values[rows] for name, values in self.site_values.items()},
             crystal_values={name: values[chosen] for name, values in self.crystal_values.items()},
             row_values={name: values[chosen] for name, values in self.row_values.items()},
+            categories=self.categories,
             transforms=self.transforms,
         )
 
@@ -181,6 +203,7 @@ class JointCrystalDataset(CrystalDataset):
             site_values={name: again(values) for name, values in self.site_values.items()},
             crystal_values={name: again(values) for name, values in self.crystal_values.items()},
             row_values={name: again(values) for name, values in self.row_values.items()},
+            categories=self.categories,
             transforms=self.transforms,
         )
 
@@ -223,6 +246,7 @@ def _load_property(folder: Path, name: str, n_crystals: int) -> NDArray[Any]:
     if not path.is_file():
         available = ", ".join(sorted(file.stem for file in folder.glob("*.json"))) or "none"
         raise UserError(f"{path} does not exist: the cache has no property {name!r}; it has: {available}.")
+    register_property(name)
     try:
         values = PropertyValues.from_json(str(path)).values
     except (ValueError, TypeError, KeyError, AssertionError) as error:
@@ -231,3 +255,18 @@ def _load_property(folder: Path, name: str, n_crystals: int) -> NDArray[Any]:
         raise UserError(f"{path} has {len(values)} values for {n_crystals} crystals: build the cache anew.")
     check_bytes(path, values)
     return values
+
+
+def _is_category(name: str, values: NDArray[Any]) -> bool:
+    """Whether the values of a property are words that MatterGen knows nothing of."""
+    return values.dtype.kind == "U" and name not in TEXT_PROPERTIES
+
+
+def _words(values: NDArray[Any]) -> list[str]:
+    """The words of a category, sorted."""
+    return [str(word) for word in np.unique(values) if word != ""]
+
+
+def _places(values: NDArray[Any], words: list[str]) -> NDArray[np.float64]:
+    """Places of the values of a category among its words, NaN where unknown, which MatterGen's filter looks for."""
+    return np.where(values == "", np.nan, np.searchsorted(words, values).astype(np.float64))

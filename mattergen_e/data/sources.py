@@ -33,6 +33,7 @@ from mattergen_e.crystals.fields import (
     read_split,
     read_structure,
 )
+from mattergen_e.crystals.own_properties import Kind, read_own
 from mattergen_e.crystals.quantity import Quantity
 from mattergen_e.errors import UserError, brief
 from mattergen_e.labels.folder import LABELS, is_label_folder, read_settings
@@ -66,13 +67,17 @@ class ReadOptions:
 
     Attributes:
         site_values: Pairs (name in the cache, column or key in the file); also of values of crystals and of grids.
-        properties: Pairs (MatterGen's name, column or key in the file).
+        properties: Pairs (name, column or key in the file).
+        kinds: What the properties are that MatterGen has no name for, by name.
+        computed: Names of those that the structure tells where the file does not.
         split_column: Column or key with the split, or None.
         quantities: What is known of values, by name.
     """
 
     site_values: tuple[tuple[str, str], ...] = (("bader_charge", "bader_charge"),)
     properties: tuple[tuple[str, str], ...] = ()
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    computed: tuple[str, ...] = ()
     split_column: str | None = "split"
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
 
@@ -96,7 +101,7 @@ class Entry:
         structure: The cell as given (a CSV's CIF is read as MatterGen reads it: primitive and reduced).
         site_values: Arrays (n_sites, dim) in the order of the sites of `structure`.
         crystal_values: Arrays (dim,) of the crystal, or (nx, ny, nz, dim) on a grid in the cell as given.
-        properties: Numbers (NaN where empty) and texts of the crystal.
+        properties: Numbers (NaN where empty), texts ("" where empty) and lists of numbers of the crystal.
         split: train, val, test or None where the file does not tell.
         origin: "file:line".
         method: Functional of its values, as far as it is told.
@@ -106,7 +111,7 @@ class Entry:
     structure: Structure
     site_values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     crystal_values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    properties: dict[str, float | str] = field(default_factory=dict)
+    properties: dict[str, float | str | list[float]] = field(default_factory=dict)
     split: str | None = None
     origin: str = ""
     method: Method = field(default_factory=Method)
@@ -288,7 +293,13 @@ def _parse_fields(entry_id: str, fields: dict[str, Any], record: Record, options
         elif raw is not None:
             crystal_values[name] = read_crystal_value(name, raw, 4 if place == "grid" else 1)
     both = {**_nested(fields, "properties"), **fields}
-    properties = {name: read_property(name, both[column]) for name, column in options.properties if column in both}
+    properties = {
+        name: read_own(name, options.kinds[name], both[column])
+        if name in options.kinds
+        else read_property(name, both[column])
+        for name, column in options.properties
+        if column in both
+    }
     split = read_split(fields.get(options.split_column)) if options.split_column else None
     method = of_label(fields)
     return Entry(entry_id, structure, site_values, crystal_values, properties, split, record.origin, method)

@@ -1,7 +1,8 @@
 """Properties that a success is judged by: from a file (DFT), or from a named predictor, which is a surrogate.
 
-A success is a property within a tolerance of what the crystal was asked for (mattergen-e, section 2.1). Conditions that
-are no number, such as a chemical system, have none.
+A success is a property within a tolerance of what the crystal was asked for (mattergen-e, section 2.1); of a category
+that a file gives, the word that was asked for. Other conditions that are no number, such as a chemical system, have
+none.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mattergen_e.crystals.checks import mattergen_names
+from mattergen_e.crystals.checks import EntryError, mattergen_names
+from mattergen_e.crystals.own_properties import Kind, category
 from mattergen_e.crystals.tables import read_rows, row_name
 from mattergen_e.errors import UserError
 from mattergen_e.provenance import hash_file
@@ -53,16 +55,21 @@ class GivenProperties:
     """Properties of a file.
 
     Attributes:
-        values: {property: value} by the name of the crystal as a string: its index, key or id.
+        values: {property: value} by the name of the crystal as a string: its index, key or id. A value is a number, or
+            of a category a word.
         sources: Where the values of a crystal come from, for those that say it.
         source: Name of the file and the first digits of its SHA-256.
         sha256: All of them.
     """
 
-    values: Mapping[str, Mapping[str, float]]
+    values: Mapping[str, Mapping[str, float | str]]
     sources: Mapping[str, str]
     source: str
     sha256: str
+
+    def has(self, name: str) -> bool:
+        """Whether any crystal has the property."""
+        return any(name in values for values in self.values.values())
 
     def find(self, index: int | None = None, *names: object) -> dict[str, dict[str, Any]]:
         """Value and source by property, of a crystal that goes by any of the names; empty if the file has none.
@@ -79,13 +86,14 @@ class GivenProperties:
         return {}
 
 
-def read_properties(path: str | Path) -> GivenProperties:
+def read_properties(path: str | Path, own: Mapping[str, Kind] | None = None) -> GivenProperties:
     """Reads properties from a CSV or JSON lines file (.csv, .jsonl, also .gz).
 
     Args:
         path: Each row has a name (`index`, `key`, `id` or `material_id`), properties by MatterGen's names
-            (`dft_band_gap` in eV, `formation_energy_per_atom` in eV/atom, ...) and, if one likes, a `source`. What is
-            empty is not known; other columns are passed over.
+            (`dft_band_gap` in eV, `formation_energy_per_atom` in eV/atom, ...) or by those of `own`, and, if one likes,
+            a `source`. What is empty is not known; other columns are passed over.
+        own: Properties that MatterGen has no name for and that are asked for, numbers or categories.
 
     Returns:
         The properties.
@@ -95,26 +103,52 @@ def read_properties(path: str | Path) -> GivenProperties:
             the file and the line.
     """
     path = Path(path)
-    values: dict[str, dict[str, float]] = {}
+    values: dict[str, dict[str, float | str]] = {}
     sources: dict[str, str] = {}
-    numeric = _numeric_properties()
+    kinds = dict.fromkeys(_numeric_properties(), "number") | dict(own or {})
     for place, row in read_rows(path, (".csv", ".jsonl")):
         row = row | row["properties"] if isinstance(row.get("properties"), dict) else row
         name = row_name(row, f"{path}, {place}")
         if name in values:
             raise UserError(f"{path}, {place}: {name} occurs twice: keep one row.")
-        numbers = {key: _number(row[key], f"{path}, {place}: {key}") for key in sorted(numeric & row.keys())}
-        values[name] = {key: number for key, number in numbers.items() if number is not None}
+        known = sorted(kinds.keys() & row.keys())
+        found = {key: _value(row[key], kinds[key], f"{path}, {place}: {key}") for key in known}
+        values[name] = {key: value for key, value in found.items() if value is not None}
         if str(row.get("source") or "").strip():
             sources[name] = str(row["source"]).strip()
     if not any(values.values()):
-        raise UserError(f"{path} holds no property: give columns by MatterGen's names, such as dft_band_gap.")
+        more = f", or {', '.join(sorted(own))}" if own else ""
+        raise UserError(f"{path} holds no property: give columns by MatterGen's names, such as dft_band_gap{more}.")
     digest = hash_file(path)
     return GivenProperties(values, sources, f"{path.name} (sha256 {digest[:12]})", digest)
 
 
 def _numeric_properties() -> frozenset[str]:
     return frozenset(mattergen_names()[1]) - NOT_NUMERIC
+
+
+def own_properties(numbers: Iterable[str], conditions: Iterable[Mapping[str, Any]]) -> dict[str, Kind]:
+    """The properties that MatterGen has no name for and that crystals are judged by, with what they are.
+
+    Args:
+        numbers: Names with a target or a tolerance.
+        conditions: Of each crystal, by name.
+    """
+    asked: dict[str, Kind] = dict.fromkeys(numbers, "number")
+    for name, value in (item for of_crystal in conditions for item in of_crystal.items()):
+        if isinstance(value, int | float | str):
+            asked.setdefault(name, "category" if isinstance(value, str) else "number")
+    return {name: kind for name, kind in asked.items() if name not in mattergen_names()[1]}
+
+
+def _value(raw: Any, kind: str, place: str) -> float | str | None:
+    """A number or a word; None for one that is not known."""
+    if kind == "number":
+        return _number(raw, place)
+    try:
+        return category(place, raw) or None
+    except EntryError as error:
+        raise UserError(f"{error}: leave it empty where it is not known.") from None
 
 
 def _number(raw: Any, place: str) -> float | None:

@@ -22,11 +22,11 @@ from mattergen_e.energies.given import read_energies
 from mattergen_e.energies.relaxation import RelaxSettings
 from mattergen_e.errors import UserError
 from mattergen_e.evaluation import output, schema, stability, steps
-from mattergen_e.evaluation.candidates import read_candidates
+from mattergen_e.evaluation.candidates import Candidates, read_candidates
 from mattergen_e.evaluation.descriptors import compare_all
 from mattergen_e.evaluation.labels import read_labels
 from mattergen_e.evaluation.predicted import properties
-from mattergen_e.evaluation.properties import make_predictor, read_properties
+from mattergen_e.evaluation.properties import make_predictor, own_properties, read_properties
 from mattergen_e.evaluation.schema import FOLDER
 from mattergen_e.evaluation.settings import EvaluationSettings
 from mattergen_e.evaluation.spectra.judging import Judged, judge, load_predictor, plan
@@ -106,8 +106,8 @@ def evaluate(
     opened = Reference.open(Path(reference))
     opened.verify()
     check_energies(settings, relaxation, opened)
-    given = read_given(settings)
     candidates = read_candidates(path, asked)
+    given = read_given(settings, candidates)
     dos, lacking = plan(path, candidates, settings, given.dos_predictor, given.labels)
     target = Path(folder) if folder is not None else default_folder(path)
     with hold(target):
@@ -206,15 +206,20 @@ class Given:
     dos_predictor: DosPredictor | None = None
 
 
-def read_given(settings: EvaluationSettings) -> Given:
+def read_given(settings: EvaluationSettings, candidates: Candidates) -> Given:
     """The files that settings name.
+
+    Args:
+        settings: Of the evaluation.
+        candidates: The crystals; what they were asked to have is looked for among the properties.
 
     Raises:
         UserError: If one cannot be read, or the predictor is not there.
     """
+    own = own_properties([*settings.tolerances, *settings.targets], [c.conditions for c in candidates.items])
     return Given(
         read_energies(settings.energies) if settings.energies is not None else None,
-        read_properties(settings.properties) if settings.properties is not None else None,
+        read_properties(settings.properties, own) if settings.properties is not None else None,
         make_predictor(settings.predictor) if settings.predictor != "none" else None,
         read_labels(settings.labels) if settings.labels is not None else None,
         [
@@ -267,10 +272,23 @@ def run_stages(
     stages.novelty = steps.novelty(context)
     _energies(context, settings, relaxation, given, found)
     stages.properties = properties(context, given.properties, given.predictor, stages.relaxation)
+    if given.properties is not None:
+        _own_properties(context, settings, given.properties, found)
     stages.distances = steps.distances(context)
     if dos is not None:
         _spectra(context, dos, settings.seed, found)
     return found
+
+
+def _own_properties(context: Context, settings: EvaluationSettings, given: GivenProperties, found: Found) -> None:
+    """What crystals were asked to have that MatterGen has no name for, and that a file gives."""
+    kinds = own_properties([], [candidate.conditions for candidate in context.candidates.items])
+    known = {name: kind for name, kind in kinds.items() if given.has(name)}
+    found.stages.categories = frozenset(name for name, kind in known.items() if kind == "category")
+    for name in sorted(set(known) - found.stages.categories - set(settings.tolerances)):
+        found.warnings.append(
+            f"{name} was asked for, but without a tolerance nothing is judged by it: add --tolerance {name}=NUMBER."
+        )
 
 
 def _spectra(context: Context, dos: Plan, seed: int, found: Found) -> None:

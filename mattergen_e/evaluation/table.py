@@ -28,6 +28,7 @@ class StageResults:
         unique: By index, the index of the crystal that stands for it.
         undecided: By index, why a crystal counts as unique although it could not be compared with all others.
         properties: By index, {property: {value, source}}.
+        categories: Names of the conditions that are words and that a file gives.
         descriptors: By index, {charge_mae, dos_wasserstein} and what begins with dos_.
     """
 
@@ -40,6 +41,7 @@ class StageResults:
     relaxation: Results = field(default_factory=dict)
     hull: Results = field(default_factory=dict)
     properties: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    categories: frozenset[str] = frozenset()
     distances: Results = field(default_factory=dict)
     descriptors: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -61,7 +63,8 @@ def _row(candidate: Candidate, results: StageResults, settings: EvaluationSettin
         "readable": candidate.structure is not None,
         "reason": candidate.reason,
     }
-    targets = settings.targets_of(candidate.conditions)
+    words = {name: str(candidate.conditions[name]) for name in results.categories & candidate.conditions.keys()}
+    targets: dict[str, float | str] = {**settings.targets_of(candidate.conditions), **dict(sorted(words.items()))}
     if candidate.structure is None:
         row |= dict.fromkeys(JUDGED, False) | {"problem": candidate.sentence}
         row |= results.descriptors.get(candidate.index, {})
@@ -121,7 +124,7 @@ def _stability(candidate: Candidate, results: StageResults, settings: Evaluation
 
 
 def _properties(
-    known: Mapping[str, Any], row: Mapping[str, Any], targets: Mapping[str, float], settings: EvaluationSettings
+    known: Mapping[str, Any], row: Mapping[str, Any], targets: Mapping[str, float | str], settings: EvaluationSettings
 ) -> dict[str, Any]:
     values = dict(known)
     if OF_THE_HULL in targets and OF_THE_HULL not in values:
@@ -131,12 +134,14 @@ def _properties(
 
 
 def _property(
-    known: Mapping[str, Any], target: float | None, settings: EvaluationSettings, name: str
+    known: Mapping[str, Any], target: float | str | None, settings: EvaluationSettings, name: str
 ) -> dict[str, Any]:
     value = known.get("value")
-    tolerance = settings.tolerances.get(name) if target is not None else None
+    tolerance = settings.tolerances.get(name) if target is not None and not isinstance(target, str) else None
     verdict = None
-    if value is not None and target is not None and tolerance is not None:
+    if value is not None and isinstance(target, str):
+        verdict = value == target
+    elif value is not None and target is not None and tolerance is not None:
         verdict = bool(within(value, target, tolerance))
     return {
         "value": value,

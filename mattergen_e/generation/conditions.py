@@ -21,7 +21,8 @@ from mattergen_e.data.conditions import CACHED
 from mattergen_e.diffusion.guidance_target import NAME, SITES, TARGET, GuidanceTarget, read_guidance, values_of
 from mattergen_e.errors import UserError
 from mattergen_e.generation.constraints.reading import Constraints, read_constraints
-from mattergen_e.generation.properties import SYSTEM, Value, read_properties
+from mattergen_e.generation.own_conditions import as_field
+from mattergen_e.generation.properties import SYSTEM, NumberList, Value, read_properties
 from mattergen_e.targets.targets import Targets, file_name, read_targets
 from mattergen_e.upstream import exit_on_user_error
 
@@ -240,7 +241,7 @@ class ConditionLoader:
         """A crystal with the values that it is asked for."""
         for name in self.values:
             value: Any = self.value_of(name, index)
-            graph = SetProperty(name, value)(graph)
+            graph = SetProperty(name, as_field(value))(graph)
         return graph
 
     def value_of(self, name: str, index: int) -> Value:
@@ -278,7 +279,7 @@ class ConditionLoader:
             "batch_size": self.batch_size,
             "num_atoms": self.sizes.record,
             "conditions": {
-                **{name: values[0] if len(values) == 1 else list(values) for name, values in self.values.items()},
+                **{name: _recorded(values) for name, values in self.values.items()},
                 **{name: t.settings() for name, t in self.targets.items()},
             },
             "seed": self.seed,
@@ -288,6 +289,11 @@ class ConditionLoader:
         if self.guidance is not None:
             own[NAME] = self.guidance.record()
         return own
+
+
+def _recorded(values: Sequence[Value]) -> Any:
+    """The values of a condition in the settings of a run: one as it is, unless it is a list itself; or a list."""
+    return list(values) if len(values) > 1 or isinstance(values[0], NumberList) else values[0]
 
 
 def seed_batch(seed: int, batch: int, redraw: int = 0, first: int = 0) -> None:

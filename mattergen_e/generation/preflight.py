@@ -26,6 +26,7 @@ from mattergen_e.generation.conditions import Sizes
 from mattergen_e.generation.constraints.stored import stored_companion
 from mattergen_e.generation.constraints.values import check_values
 from mattergen_e.generation.outline import PARTS, Outline, configured_conditions, read_outline
+from mattergen_e.generation.own_conditions import as_field, read_own_conditions
 from mattergen_e.generation.properties import check_takes, outside_training, read_properties, usual_range
 from mattergen_e.networks.callbacks import RECORD
 from mattergen_e.networks.predictor.folder import describe, require_weights
@@ -56,6 +57,7 @@ def before_loading(
     """
     if joint and compositions:
         raise UserError(COMPOSITIONS)
+    generator.properties_to_condition_on = read_own_conditions(generator.properties_to_condition_on, generator.cfg)
     values = read_properties(generator.properties_to_condition_on)
     check_known(list(generator.properties_to_condition_on or {}), configured_conditions(generator.cfg))
     outline, info = read_outline(generator.cfg), generator.checkpoint_info
@@ -86,7 +88,7 @@ def _single(properties: Mapping[str, Any], values: Mapping[str, Sequence[Any]]) 
         raise UserError(
             f"several values of '{several[0]}' need --sampling_config_name=joint: add it to the command, or give one."
         )
-    return {name: given[0] for name, given in values.items()}
+    return {name: as_field(given[0]) for name, given in values.items()}
 
 
 # -- sampling settings ------------------------------------------------------------------------------------------------

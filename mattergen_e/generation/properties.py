@@ -35,7 +35,16 @@ OLD_SYMBOLS = {"Abm2": 39, "Aba2": 41, "Cmca": 64, "Cmma": 67, "Ccca": 68}
 FAR = 3.0
 NOT_NEGATIVE = ("dft_band_gap", "dft_mag_density", "hhi_score")
 
-Value = float | int | str
+
+class Word(str):
+    """A word of a category, which is taken as it is, also if it looks like a number."""
+
+
+class NumberList(tuple[float, ...]):
+    """A list of numbers that is one value of a condition."""
+
+
+Value = float | int | str | NumberList
 
 
 def read_properties(properties: Any) -> dict[str, list[Value]]:
@@ -99,7 +108,7 @@ def _read(name: str, value: Any) -> list[Value]:
 
 
 def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | NumberList)
 
 
 def _is_text(value: Any) -> bool:
@@ -108,6 +117,8 @@ def _is_text(value: Any) -> bool:
 
 def _number(name: str, value: Any) -> Value:
     """A finite number, also if it is written as a text; other texts are for the model to judge."""
+    if isinstance(value, Word | NumberList):
+        return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         if math.isfinite(value):
             return value
@@ -196,7 +207,7 @@ def outside_training(
     Returns:
         A sentence; None if nothing is known against the values.
     """
-    numbers = [value for value in values if not isinstance(value, str)]
+    numbers = [value for value in values if isinstance(value, int | float)]
     unit = f" {UNITS[name]}" if name in UNITS else ""
     if reach is not None:
         low, high, where = *reach, "outside of the training data, which reach from {} to {}"

@@ -108,7 +108,9 @@ class Provenance(pl.Callback):
 def _ranges(datamodule: Any) -> dict[str, list[float]]:
     """Smallest and largest number of sites and value of each property of the training crystals."""
     data = getattr(datamodule, "train_dataset", None)
-    arrays = {"num_atoms": getattr(data, "num_atoms", None), **(getattr(data, "properties", None) or {})}
+    words = getattr(data, "categories", None) or {}  # their arrays are places of words
+    properties = {k: v for k, v in (getattr(data, "properties", None) or {}).items() if k not in words}
+    arrays = {"num_atoms": getattr(data, "num_atoms", None), **properties}
     found = {}
     for name, values in arrays.items():
         numbers = np.asarray([] if values is None else values)

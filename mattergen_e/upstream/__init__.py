@@ -30,7 +30,13 @@ from mattergen_e.upstream.commands import (
     is_mattergen_command,
     told_to_end,
 )
-from mattergen_e.upstream.conditions import ARRAY_CONDITIONS, check_known, known_properties, register_property
+from mattergen_e.upstream.conditions import (
+    ARRAY_CONDITIONS,
+    check_known,
+    known_properties,
+    mattergens_properties,
+    register_property,
+)
 from mattergen_e.upstream.expressions import replace_eval
 from mattergen_e.upstream.hub import say_hub_errors_in_one_sentence
 from mattergen_e.upstream.memory import is_out_of_memory, memory_sentence, memory_wanted
@@ -55,6 +61,7 @@ __all__ = [
     "is_out_of_memory",
     "known_properties",
     "load_checkpoint",
+    "mattergens_properties",
     "memory_sentence",
     "memory_wanted",
     "package_data",

@@ -6,6 +6,8 @@ from mattergen_e.errors import UserError
 
 #: This package's own conditions, which are arrays: one row per crystal, read from a cache or from the user's files.
 ARRAY_CONDITIONS = frozenset({"dos"})
+#: Names that were added to MatterGen's list in this process.
+_ADDED: set[str] = set()
 
 
 def check_known(conditions: list[str], trained: list[str] | None) -> None:
@@ -27,10 +29,15 @@ def check_known(conditions: list[str], trained: list[str] | None) -> None:
 
 
 def known_properties() -> list[str]:
-    """Names of the per-crystal properties that MatterGen can be conditioned on."""
+    """Names of the per-crystal properties that MatterGen can be conditioned on, those that were added included."""
     from mattergen.common.utils.globals import PROPERTY_SOURCE_IDS
 
     return list(PROPERTY_SOURCE_IDS)
+
+
+def mattergens_properties() -> tuple[str, ...]:
+    """Names of the per-crystal properties that MatterGen itself knows, whatever was added in this process."""
+    return tuple(name for name in known_properties() if name not in _ADDED)
 
 
 def register_property(name: str) -> None:
@@ -42,3 +49,4 @@ def register_property(name: str) -> None:
 
     if name not in PROPERTY_SOURCE_IDS:
         PROPERTY_SOURCE_IDS.append(name)
+        _ADDED.add(name)

@@ -181,8 +181,9 @@ def test_text_properties_must_be_complete(tmp_path, crystals, make_entry, write)
     manifest = build_cache([path], tmp_path / "b", jobs=1)
     assert not manifest.properties["space_group"].written
     assert not list((tmp_path / "b").rglob("space_group.json"))
+    part = [make_entry("a", crystals["CsCl"], sg=221), make_entry("b", crystals["ZnS"])]
     with pytest.raises(UserError, match=r"'space_group' .* known for 1 of 2 crystals: a text must be known for all"):
-        build_cache([path], tmp_path / "c", jobs=1, properties=["space_group"])
+        build_cache([write(tmp_path / "c.jsonl", part)], tmp_path / "c", jobs=1, properties=["space_group=sg"])
 
 
 @pytest.mark.parametrize("error", [RuntimeError("disk full"), KeyboardInterrupt()])
@@ -290,7 +291,7 @@ def test_existing_folders_are_refused(tmp_path, bader_file):
         ({"merge_tolerance": float("nan")}, "zero or positive"),
         ({"site_values": ["pos"]}, "MatterGen uses itself"),
         ({"site_values": ["nothing"]}, "No crystal has the site value 'nothing'"),
-        ({"properties": ["band_gap"]}, "unknown to MatterGen; it knows: .*dft_band_gap"),
+        ({"properties": ["band_gap"]}, "known for 0 of 10 .*MatterGen has names for .*dft_band_gap"),
         ({"properties": ["dft_band_gap"]}, "'dft_band_gap' .* known for 0 of"),
         ({"max_atoms": 1}, "No entry is left: 10 dropped .*first: bader.jsonl:1"),
     ],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mattergen_e.errors import UserError
-from mattergen_e.evaluation.properties import make_predictor, read_properties, within
+from mattergen_e.evaluation.properties import make_predictor, own_properties, read_properties, within
 
 
 def test_the_ends_of_the_tolerance_count() -> None:
@@ -36,6 +36,25 @@ def test_a_table_of_values(tmp_path: Path) -> None:
         "formation_energy_per_atom": {"value": -0.1, "source": file},
     }
     assert found.find(2) == found.find(3) == {}
+
+
+def test_columns_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "dft.csv"
+    path.write_text("index,my_hardness,my_phase,note\n0,20.5, wurtzite ,7\n1,,,\n")
+    own = own_properties(["my_hardness"], [{"my_phase": "rocksalt", "dos": {"curve": 1}, "dft_band_gap": 1.0}])
+    assert own == {"my_hardness": "number", "my_phase": "category"}
+    found = read_properties(path, own)
+    assert {name: item["value"] for name, item in found.find(0).items()} == {
+        "my_hardness": 20.5,
+        "my_phase": "wurtzite",
+    }
+    assert found.find(1) == {} and found.has("my_phase") and not found.has("note")
+    path.write_text("index,my_hardness\n0,hard\n")
+    with pytest.raises(UserError, match="line 2: my_hardness is 'hard'"):
+        read_properties(path, own)
+    path.write_text("index,note\n0,1\n")
+    with pytest.raises(UserError, match="or my_hardness, my_phase"):
+        read_properties(path, own)
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,6 +74,29 @@ def test_rows_by_hand(candidates: list[Candidate], results: StageResults) -> Non
     assert "0.100 eV/atom above the hull" in table["stable_reason"][2]
     assert rows[0]["novelty_magpie"] == 7.0 and rows[0]["nearest_magpie"] == "mp-1" and rows[0]["novelty_amd"] is None
     assert rows[0]["charge_mae"] == 0.04 and rows[1]["charge_mae"] is None
+
+
+def test_success_of_ones_own_number_and_category_by_hand(candidates: list[Candidate], results: StageResults) -> None:
+    """NaCl alone is VSUN; its copy is not unique. A word has no tolerance: it is the one asked for, or not."""
+    asked = {"my_hardness": 20, "my_phase": "rocksalt", "chemical_system": "Na-Cl"}
+    own = [replace(candidate, conditions=asked) for candidate in candidates]
+    results.properties = {0: {"my_hardness": {"value": 21.5}, "my_phase": {"value": "rocksalt"}}}
+    results.properties |= {1: {"my_hardness": {"value": 22.5}, "my_phase": {"value": "wurtzite"}}}
+    results.categories = frozenset({"my_phase"})
+    rows = make_rows(own, results, EvaluationSettings(tolerances={"my_hardness": 2.0}))
+    within = [{name: part["within"] for name, part in row["properties"].items()} for row in rows]
+    assert within[:3] == [
+        {"my_hardness": True, "my_phase": True},
+        {"my_hardness": False, "my_phase": False},
+        {"my_hardness": None, "my_phase": None},
+    ]
+    found = summarise(rows)["success"]
+    assert {name: (rate["count"], rate["total"]) for name, rate in found.items()} == {
+        "my_hardness": (1, 6),
+        "my_phase": (1, 6),
+        "all": (1, 6),
+    }
+    assert (found["my_phase"]["target"], found["my_phase"]["tolerance"]) == ("rocksalt", None)
 
 
 def test_rates_of_the_rows_by_hand(candidates: list[Candidate], results: StageResults) -> None:

@@ -142,9 +142,9 @@ def test_labels_take_the_place_of_calculations_among_the_sources(calculations: P
 
 
 def test_options_are_checked_before_calculations_are_labelled(calculations: Path, tmp_path: Path) -> None:
-    arguments = ["build", str(calculations), "--out", str(tmp_path / "out"), "--property", "colour"]
+    arguments = ["build", str(calculations), "--out", str(tmp_path / "out"), "--property", "colour batch"]
     result = CliRunner().invoke(app, arguments)
-    assert isinstance(result.exception, UserError) and "'colour' is unknown to MatterGen" in str(result.exception)
+    assert isinstance(result.exception, UserError) and "'colour batch' cannot be the name" in str(result.exception)
     assert not (tmp_path / "out.labels").exists()
 
 

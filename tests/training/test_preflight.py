@@ -112,7 +112,7 @@ def test_mistakes(check: Check, places: Path, words: list[str], given: dict[str,
         (["trainer.max_epoch=3"], "there is no 'max_epoch' in trainer; there are accelerator, .*mean max_epochs?"),
         (["trainr.max_epochs=3"], "there is no 'trainr'; there are .*did you mean trainer?"),
         (["descriptor=bader"], "there is no 'descriptor'; .*did you mean descriptors?"),
-        (["adapter_property=[my_hardness]"], "adapter_property=my_hardness: there is no such file; there are dft_band"),
+        (["logger=cvs"], "logger=cvs: there is no such file; there are csv, tensorboard, wandb"),
         (
             ["descriptors=[bader,charge]"],
             "descriptors=charge: there is no such file; there are atomic_dos, bader, dumm",

@@ -161,7 +161,7 @@ def test_host_wins_ties(search_path: Callable[[Path], Any], tmp_path: Path) -> N
     (host / "trainer").mkdir(parents=True)
     (host / "joint.yaml").write_text("defaults:\n  - trainer: auto\n  - descriptors: bader\n  - _self_\nanswer: 42")
     (host / "trainer" / "auto.yaml").write_text("mine: true\n")
-    assert [provider for provider, _ in search_path(host)] == ["main", "mattergen-e"]
+    assert [provider for provider, _ in search_path(host)] == ["main", *["mattergen-e"] * 2]
     with initialize_config_dir(str(host), version_base="1.3"):
         config = compose("joint")
     assert config.answer == 42
@@ -208,7 +208,8 @@ def test_checkout_of_mattergen_is_not_shadowed(checkout: Path) -> None:
     assert found["root"] == str(checkout / "mattergen")
     assert found["present"] == [True, True, True]
     for kind, folder in (("recipes", checkout / "mattergen" / "conf"), ("sampling", checkout / "sampling_conf")):
-        main, ours = found[kind]["path"]
+        main, ours, *own = found[kind]["path"]
+        assert [path for _, path in own] == (["mattergen-e://adapter_property"] if kind == "recipes" else [])
         assert (main[0], main[1].removeprefix("file://")) == ("main", str(folder))
         assert ours[0] == "mattergen-e"
         assert found[kind]["default"] == {"whose": "the checkout's"}
