@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from mattergen_e.descriptors.base import Descriptor
+from mattergen_e.diffusion.elements import Elements
 from mattergen_e.diffusion.fields import time_key
 from mattergen_e.diffusion.joint import CLEAN_TIME
 from mattergen_e.diffusion.prediction import denoise_descriptors
@@ -22,6 +23,12 @@ from mattergen_e.types import Graphs
 
 #: Reverse steps with which the descriptors of a template are predicted.
 PREDICTION_STEPS = 20
+
+
+def systems(conditions: Graphs) -> list[list[str]] | None:
+    """The chemical system that each crystal of a batch of conditions is asked for, as symbols; None: none is."""
+    given = conditions["chemical_system"] if "chemical_system" in conditions else None  # noqa: SIM401
+    return None if given is None else [s.split("-") if isinstance(s, str) else list(s) for s in given]
 
 
 class Rows:
@@ -143,8 +150,13 @@ class Template:
         self.module = model.diffusion_module
         self.descriptors = dict(getattr(model, "descriptors", {}))
 
-    def noised(self, batch: Graphs, t: float, types: FixedTypes | None) -> Graphs:
+    def noised(self, batch: Graphs, t: float, place: Callable[[Graphs], Graphs] | None = None) -> Graphs:
         """A batch with every crystal in place of this one at time t.
+
+        Args:
+            batch: The crystals that are asked for.
+            t: The time.
+            place: Puts what is given of the structure into the clean crystals.
 
         Raises:
             UserError: If the batch asks for crystals of another size.
@@ -157,9 +169,9 @@ class Template:
             name: self.crystal[name].to(device).repeat(n_crystals, *[1] * (self.crystal[name].dim() - 1))
             for name in ("pos", "cell", "atomic_numbers")
         }
-        if types is not None:
-            repeated["atomic_numbers"] = types.hold(repeated["atomic_numbers"])
         clean = batch.replace(**repeated)
+        if place is not None:
+            clean = place(clean)
         if self.descriptors:
             final = denoise_descriptors(self.module, clean, self.descriptors, PREDICTION_STEPS)
             clean = clean.replace(**{name: final[name] for name in self.descriptors})
@@ -212,18 +224,59 @@ class HeldStep:
         return self.hold(sample, t), self.hold(mean, t)
 
 
+class SettledTypes:
+    """A predictor or corrector of MatterGen for atom types whose results have elements that they may have."""
+
+    def __init__(self, step: Any, elements: Elements) -> None:
+        self.step = step
+        self.elements = elements
+
+    def update_given_score(self, **arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The predictor's step."""
+        return self._settled(self.step.update_given_score(**arguments), arguments)
+
+    def step_given_score(self, **arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The corrector's step."""
+        return self._settled(self.step.step_given_score(**arguments), arguments)
+
+    def _settled(self, results: tuple, arguments: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        sample, mean = results
+        x, logits = arguments["x"], arguments["score"]
+        settle = self.elements.settle
+        return settle(x, sample, logits), settle(x, mean, logits, random=False)
+
+
+class Placed(Protocol):
+    """A part of the structure that is given, such as positions of sites or the cell."""
+
+    def begin(self, conditions: Graphs) -> None:
+        """Takes a batch of conditions.
+
+        Raises:
+            UserError: If its crystals cannot have it.
+        """
+
+    def hold(self, x: torch.Tensor, t: float) -> torch.Tensor:
+        """The field with the given values in place, as they are at time t; exact at 0."""
+        ...
+
+
 @dataclass
 class Held:
     """All that is held in a run; with nothing given it does nothing.
 
     Attributes:
-        types: Fixed elements.
+        types: Fixed elements of sites.
+        elements: Elements that crystals may and must have.
+        placed: Given parts of the structure by field: `pos`, `cell`.
         clamped: Given descriptors by name.
         template: What to start from.
         targets: What sites are told.
     """
 
     types: FixedTypes | None = None
+    elements: Elements | None = None
+    placed: dict[str, Placed] = field(default_factory=dict)
     clamped: dict[str, ClampedDescriptor] = field(default_factory=dict)
     template: Template | None = None
     targets: list[SiteTargets] = field(default_factory=list)
@@ -233,12 +286,30 @@ class Held:
         """Share of the diffusion time to start at; None: all of it."""
         return None if self.template is None else self.template.time
 
-    def wrap(self, steps: Mapping[str, Any]) -> dict[str, Any]:
-        """Predictors or correctors by field, those of fields with given values held."""
-        holds = {name: clamp.hold for name, clamp in self.clamped.items()}
+    def holds(self) -> dict[str, Callable[[torch.Tensor, float], torch.Tensor]]:
+        """What puts the given values of a field in place as they are at a time, by field."""
+        holds: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {n: c.hold for n, c in self.clamped.items()}
+        holds |= {name: placed.hold for name, placed in self.placed.items()}
         if self.types is not None:
             holds["atomic_numbers"] = self.types.hold
+        return holds
+
+    def wrap(self, steps: Mapping[str, Any]) -> dict[str, Any]:
+        """Predictors or correctors by field, those of fields with given values held, and elements settled."""
+        holds, steps = self.holds(), dict(steps)
+        if self.elements is not None and "atomic_numbers" in steps:
+            steps["atomic_numbers"] = SettledTypes(steps["atomic_numbers"], self.elements)
         return {name: HeldStep(step, holds[name]) if name in holds else step for name, step in steps.items()}
+
+    def restrict(self, score: Graphs) -> Graphs:
+        """The network's score with the logits of elements that are not allowed ruled out."""
+        if self.elements is None:
+            return score
+        return score.replace(atomic_numbers=self.elements.restrict(score["atomic_numbers"]))
+
+    def settle(self, before: torch.Tensor, after: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Atom types after a step of a sampler that draws them itself; see `Elements.settle`."""
+        return after if self.elements is None else self.elements.settle(before, after, logits)
 
     def after_step(self, descriptor: Descriptor) -> Callable[..., torch.Tensor]:
         """What takes the place of a descriptor's `after_step`."""
@@ -257,6 +328,10 @@ class Held:
         for part in (self.types, *self.targets):
             if part is not None:
                 part.chosen.begin(num_atoms)
+        for placed in self.placed.values():
+            placed.begin(conditions)
+        if self.elements is not None:
+            self.elements.begin(num_atoms, systems(conditions))
         for target in self.targets:
             conditions = target.tell(conditions)
         return conditions
@@ -264,10 +339,25 @@ class Held:
     def start(self, batch: Graphs, t: float) -> Graphs:
         """The state to start from at time t, out of one of pure noise."""
         if self.template is not None:
-            batch = self.template.noised(batch, t, self.types)
-        if self.types is not None:
-            batch = batch.replace(atomic_numbers=self.types.hold(batch["atomic_numbers"]))
+            batch = self.template.noised(batch, t, self._place)
+        batch = self._place(batch, t)
+        if self.elements is not None:
+            fixed = torch.zeros(len(batch["atomic_numbers"]), dtype=torch.bool, device=batch["pos"].device)
+            if self.types is not None:
+                fixed = fixed.index_fill(0, self.types.chosen.rows, True)
+            batch = batch.replace(atomic_numbers=self.elements.start(batch["atomic_numbers"], fixed))
         return batch.replace(**{name: clamp.hold(batch[name], t) for name, clamp in self.clamped.items()})
+
+    def _place(self, batch: Graphs, t: float = 0.0) -> Graphs:
+        """Crystals with what is given of their structures in place, as it is at time t."""
+        holds = {name: placed.hold for name, placed in self.placed.items()}
+        if self.types is not None:
+            holds["atomic_numbers"] = self.types.hold
+        return batch.replace(**{name: hold(batch[name], t) for name, hold in holds.items()})
+
+    def finish(self, batch: Graphs) -> Graphs:
+        """The result, with all that is given exactly in place, wherever the sampler's last step ends."""
+        return batch.replace(**{name: hold(batch[name], 0.0) for name, hold in self.holds().items()})
 
     def before_score(self, batch: Graphs, t: torch.Tensor) -> Graphs:
         """The batch as the network gets it: told which values are given; t has shape (n_crystals,)."""

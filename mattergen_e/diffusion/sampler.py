@@ -18,6 +18,7 @@ from mattergen_e.crystals.graphs import structure_rows
 from mattergen_e.descriptors.base import Descriptor
 from mattergen_e.diffusion.classifier import Classifier
 from mattergen_e.diffusion.held import Held
+from mattergen_e.diffusion.placed import HeldCell, check_volume
 from mattergen_e.diffusion.predictors import CrystalGuard, DescriptorPredictor, Guarded
 from mattergen_e.diffusion.settings import reverse_steps, volume_bounds
 from mattergen_e.errors import UserError
@@ -141,15 +142,24 @@ class JointSampler(GuidedPredictorCorrector):
         conditioning_data = self.with_fields(conditioning_data.to(self._device))
         self.guard.begin(conditioning_data["num_atoms"])
         conditioning_data = self.held.begin(conditioning_data)
+        self._check_cell(conditioning_data["num_atoms"])
         if self.classifier is not None:
             conditioning_data = self.classifier.tell(conditioning_data)
         return super()._sample_maybe_record(conditioning_data, mask=mask, record=record)
+
+    def _check_cell(self, num_atoms: torch.Tensor) -> None:
+        """Refuses a given cell that the guard would scale."""
+        cell = self.held.placed.get("cell")
+        if isinstance(cell, HeldCell):
+            for n_sites in num_atoms.unique().tolist():
+                check_volume(cell.volume, n_sites, self.guard.least_volume, self.guard.largest_volume)
 
     @torch.no_grad()
     def _denoise(self, batch: Any, mask: Any, record: bool = False) -> Any:
         """As MatterGen's, from the time on at which what is held starts."""
         with self._shortened(self.held.time) as first:
-            return super()._denoise(batch=self.held.start(batch, first), mask=mask, record=record)
+            batch, mean, steps = super()._denoise(batch=self.held.start(batch, first), mask=mask, record=record)
+        return self.held.finish(batch), self.held.finish(mean), steps
 
     @contextmanager
     def _shortened(self, share: float | None) -> Iterator[float]:
@@ -178,6 +188,7 @@ class JointSampler(GuidedPredictorCorrector):
             self.guard.park(lonely)
             x = x.replace(cell=self.guard.cell(x["cell"]))
             score = super()._score_fn(x, t)
+        score = self.held.restrict(score)
         if self.classifier is not None:
             score = self.classifier.guide(score, x, t, self.guard)
         fields = self._multi_corruption.corrupted_fields

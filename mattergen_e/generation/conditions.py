@@ -15,7 +15,6 @@ from mattergen.common.data.dataset import NumAtomsCrystalDataset
 from mattergen.common.data.num_atoms_distribution import NUM_ATOMS_DISTRIBUTIONS
 from mattergen.common.data.transform import SetProperty
 from numpy.typing import NDArray
-from pymatgen.core import Element
 
 from mattergen_e.data.conditions import CACHED
 from mattergen_e.diffusion.guidance_target import NAME, SITES, TARGET, GuidanceTarget, read_guidance, values_of
@@ -117,16 +116,15 @@ def _check_choices(choices: Sequence[int], constraints: Constraints) -> None:
             raise UserError(f"{constraints.path}: {error}.") from None
 
 
-def _check_elements(constraints: Constraints, system: str) -> None:
-    """Refuses fixed elements outside of the chemical system that is asked for."""
-    allowed = system.split("-")
-    for site, number in constraints.numbers.items():
-        symbol = Element.from_Z(number).symbol
-        if symbol not in allowed:
-            raise UserError(
-                f"{constraints.path}: site {site} is {symbol}, but the chemical system asked for is "
-                f"{'-'.join(allowed)}."
-            )
+def _constraints(path: str | Path, systems: Sequence[Any]) -> Constraints:
+    """The constraints for crystals of these chemical systems; with several, each of them has to allow the sites."""
+    read = read_constraints(path)
+    if len(systems) == 1:
+        return read.within(str(systems[0]))
+    found = read.within(None)
+    for system in systems:
+        read.within(str(system))
+    return found
 
 
 class ConditionLoader:
@@ -179,11 +177,8 @@ class ConditionLoader:
         self.batch_size = batch_size
         self.seed = seed
         self.targets = read_targets(dict(properties or {}))
-        self.constraints = None if constraints is None else read_constraints(constraints)
+        self.constraints = None if constraints is None else _constraints(constraints, self.values.get(SYSTEM, ()))
         self.sizes = Sizes.read(num_atoms_distribution, num_atoms, self.constraints)
-        if self.constraints is not None:
-            for system in self.values.get(SYSTEM, ()):
-                _check_elements(self.constraints, str(system))
         self.guidance: GuidanceTarget | None = read_guidance(classifier)
         if self.guidance is not None:
             self.guidance.require_targets(self.constraints is not None and SITES in self.constraints.values)

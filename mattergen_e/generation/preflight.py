@@ -20,6 +20,9 @@ from omegaconf import OmegaConf
 
 from mattergen_e.diffusion import settings
 from mattergen_e.diffusion.dos_embedding import check_reliable
+from mattergen_e.diffusion.elements import require_masks
+from mattergen_e.diffusion.placed import check_volume
+from mattergen_e.diffusion.predictors import CrystalGuard
 from mattergen_e.diffusion.sampler import OutputSettings
 from mattergen_e.errors import UserError
 from mattergen_e.generation.conditions import Sizes
@@ -73,6 +76,9 @@ def before_loading(
         check_sampler(outline, sampler)
     loader = read()
     check_conditions(outline, loader, partial(_stored, info))
+    if joint:
+        cutoff = OmegaConf.select(generator.cfg, "lightning_module.diffusion_module.model.gemnet.cutoff")
+        check_cell(loader, sampler, cutoff)
     checkpoint = check_checkpoint(info) if joint else _known_of(info)
     for sentence in outside_of_training(checkpoint, generator.cfg, values, getattr(loader, "sizes", None)):
         print(f"mattergen-e: {sentence}", file=sys.stderr)
@@ -175,10 +181,33 @@ def check_conditions(outline: Outline, loader: Any, stored: Callable[[str], Mapp
         if guidance is not None:
             conditions |= guidance.sites({*outline.descriptors, *conditions})
         check_values(constraints, outline.descriptors, conditions, stored)
+        if constraints.rules is not None:
+            require_masks(outline.corruption.corruptions["atomic_numbers"])
     if guidance is not None:
         folder = guidance.settings.predictor
         require_weights(folder)
         require_same_noise(describe(folder).noise, describe_noise(outline.corruption), folder)
+
+
+def check_cell(loader: Any, sampler: Mapping[str, Any], cutoff: float | None) -> None:
+    """Refuses a given cell that the sampler would take for that of a degenerate crystal.
+
+    Args:
+        loader: Of the conditions.
+        sampler: The settings by name, `sampler_partial`.
+        cutoff: How far the model's network sees, Å; None: unknown.
+
+    Raises:
+        UserError: If it would.
+    """
+    constraints = getattr(loader, "constraints", None)
+    if constraints is None or constraints.cell is None:
+        return
+    least, largest = settings.volume_bounds(sampler.get("volume_per_site") or (None, None))
+    if cutoff is not None:
+        largest = CrystalGuard(cutoff, least, largest).largest_volume
+    for n_sites in loader.sizes.values.tolist():
+        check_volume(constraints.volume, n_sites, least, largest)
 
 
 def _check_compositions(outline: Outline, loader: Any) -> None:

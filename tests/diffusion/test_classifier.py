@@ -12,6 +12,7 @@ import torch
 from hydra.utils import instantiate
 
 from mattergen_e.diffusion.classifier import Classifier, _limited, _shifted
+from mattergen_e.diffusion.elements import ElementRules, Elements
 from mattergen_e.diffusion.guidance_target import (
     TARGET,
     ClassifierSettings,
@@ -343,3 +344,14 @@ def test_refusals_of_files(make_predictor, folder, curves, tmp_path):
     assert isinstance(wanted, GuidanceTarget)
     with pytest.raises(UserError, match="the folder holds only a part of a predictor"):
         Classifier.load(wanted, torch.device("cpu"))
+
+
+def test_a_composition_holds_under_guidance(make_joint, make_sampler, make_classifier):
+    """However strongly the predictor pulls towards other elements."""
+    model = make_joint()
+    corruption = model.diffusion_module.corruption.corruptions["atomic_numbers"]
+    held = Held(elements=Elements(ElementRules(formula={12: 1, 8: 1}), corruption))
+    sampler = make_sampler(model, constraints=held, classifier=make_classifier(strength=50.0))
+    torch.manual_seed(0)
+    _, mean = sampler.sample(ConditionLoader(2, 2).make(np.array([2, 6])))
+    assert [sorted(part.tolist()) for part in mean["atomic_numbers"].split([2, 6])] == [[8, 12], [8] * 3 + [12] * 3]

@@ -234,7 +234,7 @@ def test_template_is_noised_by_the_models_own_corruption(make_joint, make_sample
     shares = []
     for t in (0.01, 0.5, 1.0):
         torch.manual_seed(0)
-        noisy = Template(clean, t, model).noised(batch, t, None)
+        noisy = Template(clean, t, model).noised(batch, t)
         kept = noisy["atomic_numbers"].reshape(60, 5) == torch.tensor(crystal.atomic_numbers)
         shares.append(float(kept.float().mean()))
         near = float((noisy["cell"] - clean["cell"]).abs().max())

@@ -113,6 +113,29 @@ def test_constraints(ask: Ask, model: str, site: dict[str, Any], sentence: str) 
 
 
 @pytest.mark.parametrize(
+    ("content", "overrides", "sentence"),
+    [
+        ({"composition": {"Na": 1, "Cl": 1}}, [], "last.ckpt is not a safe checkpoint"),
+        ({"cell": [4, 4, 4, 90, 90, 90], "num_atoms": 4}, [], "last.ckpt is not a safe checkpoint"),
+        ({"elements": ["B", "He"]}, [], "elements: He is an element that MatterGen does not generate."),
+        ({"composition": {"Na": 1, "Cl": 1}, "num_atoms": 3}, [], "the composition Na1 Cl1 has 2 sites, but num_atoms"),
+        ({"composition": "NaCl"}, ["num_atoms=5"], "Na1 Cl1 has 2 sites, but condition_loader_partial.num_atoms gives"),
+        (
+            {"all_elements": True},
+            [],
+            "all_elements asks for every element of a system: give elements, or a chem",
+        ),
+        ({"cell": [12, 12, 12, 90, 90, 90], "num_atoms": 2}, [], "the given cell has 864 cubic angstrom per site"),
+        ({"cell": [4, 4, 4, 90, 90, 90], "num_atoms": 4}, ["volume_per_site=[20,null]"], "the given cell has 16 cubic"),
+    ],
+)
+def test_elements_and_cells(ask: Ask, content: dict[str, Any], overrides: list[str], sentence: str) -> None:
+    parts = {"num_atoms": "condition_loader_partial", "volume_per_site": "sampler_partial"}
+    words = [f"{parts[word.split('=')[0]]}.{word}" for word in overrides]
+    assert sentence in ask("base_small", *words, sites=[], more=content)
+
+
+@pytest.mark.parametrize(
     ("model", "overrides", "words", "sentence"),
     [
         (

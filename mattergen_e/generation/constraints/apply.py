@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import torch
 
 from mattergen_e.crystals.graphs import to_graph
 from mattergen_e.descriptors.base import Descriptor
+from mattergen_e.diffusion.elements import Elements
 from mattergen_e.diffusion.guidance_target import GuidanceTarget
-from mattergen_e.diffusion.held import ClampedDescriptor, FixedTypes, Held, SiteTargets, Template
+from mattergen_e.diffusion.held import ClampedDescriptor, FixedTypes, Held, Placed, SiteTargets, Template
 from mattergen_e.diffusion.joint import Preparation
+from mattergen_e.diffusion.placed import HeldCell, HeldPositions
 from mattergen_e.diffusion.site_conditions import SiteCondition
 from mattergen_e.generation.constraints import values
 from mattergen_e.generation.constraints.reading import Constraints, read_constraints
@@ -49,12 +52,26 @@ def constrain(constraints: str | Path | Constraints, model: Any, guidance: Guida
         for name, c in conditions.items()
         if (told := read.values.get(name))
     ]
+    corruptions = model.diffusion_module.corruption.corruptions
     return Held(
         types=FixedTypes(read.numbers) if read.numbers else None,
+        elements=None if read.rules is None else Elements(read.rules, corruptions["atomic_numbers"]),
+        placed=_placed(read, corruptions),
         clamped=clamped,
         template=_template(read, model),
         targets=targets,
     )
+
+
+def _placed(read: Constraints, corruptions: Mapping[str, Any]) -> dict[str, Placed]:
+    """Given parts of the structure by field."""
+    placed: dict[str, Placed] = {}
+    if read.positions:
+        positions = {site: position.tolist() for site, position in read.positions.items()}
+        placed["pos"] = HeldPositions(positions, corruptions["pos"])
+    if read.cell is not None:
+        placed["cell"] = HeldCell(read.cell.tolist(), corruptions["cell"])
+    return placed
 
 
 def _trained_with_given(model: Any) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from mattergen_e.crystals.checks import MIN_VOLUME_PER_SITE
 from mattergen_e.crystals.reading import read_structures
 from mattergen_e.data.cache import load_array, open_sites
 from mattergen_e.descriptors.registry import known
+from mattergen_e.diffusion.elements import ElementRules
 from mattergen_e.diffusion.settings import LEAST_VOLUME_ON_THE_WAY
 from mattergen_e.diffusion.site_dos import cached_grid
 from mattergen_e.errors import UserError
-from mattergen_e.generation.constraints.schema import ConstraintsFile, SpectrumSource
+from mattergen_e.generation.constraints import elements
+from mattergen_e.generation.constraints.cells import read_cell, read_positions
+from mattergen_e.generation.constraints.schema import LATER, ConstraintsFile, SpectrumSource
 from mattergen_e.limits import read_npy, read_yaml
 from mattergen_e.spectra.curves import Curve, check_curve
 from mattergen_e.targets.files import read_curves
@@ -38,6 +44,9 @@ class Constraints:
         numbers: Atomic numbers by site.
         values: What is asked of a descriptor or condition, by its name and by site: a list of numbers or a curve.
         crystal: What is asked of fields of the crystal, by name: an array, NaN where free, or a curve.
+        rules: What is asked of the elements of a crystal.
+        positions: Fractional coordinates (3,) by site.
+        cell: Lattice vectors in rows, (3, 3), Å.
         template: The structure to start from.
         sha256: Of all that generation depends on, the spectra and the template included.
     """
@@ -48,6 +57,9 @@ class Constraints:
     values: dict[str, dict[int, list[float] | Curve]]
     template: Structure | None = None
     crystal: dict[str, NDArray[np.float64] | Curve] = field(default_factory=dict)
+    rules: ElementRules | None = None
+    positions: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    cell: NDArray[np.float64] | None = None
     sha256: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,6 +69,17 @@ class Constraints:
         """What a resumed run must have in common with the run that it resumes."""
         content = self.content.model_dump(mode="json", exclude_unset=True)
         return {"file": self.path.name, "sha256": self.sha256, "content": content}
+
+    def within(self, system: str | Sequence[str] | None) -> Constraints:
+        """The same for crystals of a chemical system.
+
+        Raises:
+            UserError: If they contradict it, or need one and there is none.
+        """
+        symbols = system.split("-") if isinstance(system, str) else system
+        found = replace(self, rules=elements.within(self.rules, self.numbers, symbols, self.path))
+        _check_sizes(found)
+        return found
 
     @cached_property
     def impossible(self) -> str | None:
@@ -68,6 +91,11 @@ class Constraints:
                 if problem is not None:
                     return problem
         return None
+
+    @property
+    def volume(self) -> float:
+        """Of the given cell, Å^3."""
+        return math.inf if self.cell is None else float(abs(np.linalg.det(self.cell)))
 
     @property
     def least_sites(self) -> int:
@@ -84,6 +112,18 @@ class Constraints:
             )
         if n_sites < self.least_sites:
             raise ValueError(self.impossible)
+        problem = elements.problem(self.rules, self.numbers, n_sites, where)
+        if problem is not None:
+            raise ValueError(problem)
+        if self.cell is not None and self.volume < MIN_VOLUME_PER_SITE * n_sites:
+            raise ValueError(f"the cell is too small for the {n_sites} sites that {where} gives")
+
+    def _fits(self, n_sites: int) -> bool:
+        try:
+            self.check_size(n_sites, "num_atoms")
+        except ValueError:
+            return False
+        return True
 
     def sizes(self, default: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Numbers of sites that crystals may have, with their probabilities; both (n,).
@@ -102,12 +142,21 @@ class Constraints:
         if isinstance(told, int | list):
             choices = self.content.choices
             return np.array(choices), np.full(len(choices), 1 / len(choices))
+        composition = self.content.composition
+        if told is None and composition is not None:
+            choices = sorted({sum(composition.counts.values()) * z for z in composition.z})
+            return np.array(choices), np.full(len(choices), 1 / len(choices))
         weights = told if isinstance(told, dict) else NUM_ATOMS_DISTRIBUTIONS[told or default]
-        kept = {n: w for n, w in weights.items() if n >= self.least_sites and w > 0}
-        if not kept:
+        kept = {n: w for n, w in weights.items() if w > 0 and self._fits(n)}
+        if not kept and max(weights) < self.least_sites:
             raise UserError(
                 f"{self.path}: the sites need crystals of at least {self.least_sites} sites, which the "
                 f"distribution {told or default} does not have: give num_atoms."
+            )
+        if not kept:
+            raise UserError(
+                f"{self.path}: the distribution {told or default} has no number of sites that fits what is asked for: "
+                "give num_atoms."
             )
         share = np.array(list(kept.values()), dtype=np.float64)
         return np.array(list(kept)), share / share.sum()
@@ -127,7 +176,12 @@ def read_constraints(path: str | Path) -> Constraints:
     """
     path = Path(path)
     content = _content(path)
-    numbers = {s.site: _atomic_number(s.element, s.site, path) for s in content.sites if s.element is not None}
+    numbers = {
+        s.site: elements.atomic_number(s.element, f"{path}, site {s.site}")
+        for s in content.sites
+        if s.element is not None
+    }
+    cell = read_cell(content, path)
     values: dict[str, dict[int, list[float] | Curve]] = {}
     for site in content.sites:
         for name, value in site.values.items():
@@ -140,15 +194,33 @@ def read_constraints(path: str | Path) -> Constraints:
     template = _template(path, content)
     if isinstance(content.num_atoms, str):
         _check_distribution(content.num_atoms, path)
-    read = Constraints(path, content, numbers, values, template, crystal)
+    rules, positions = elements.read_rules(content, numbers, path), read_positions(content, cell, path)
+    read = Constraints(path, content, numbers, values, template, crystal, rules, positions, cell)
+    _check_sizes(read)
+    return read
+
+
+def _check_sizes(read: Constraints) -> None:
+    """Refuses what no crystal of the sizes that the file asks for can have."""
+    path, content, template = read.path, read.content, read.template
+    composition = content.composition
     try:
-        if content.choices:
-            read.check_size(min(content.choices), "num_atoms")
+        for n_sites in sorted(content.choices):
+            read.check_size(n_sites, "num_atoms")
+        if composition is not None:
+            unit = sum(composition.counts.values())
+            for z in composition.z:
+                read.check_size(unit * z, "the composition")
+            odd = [n for n in content.choices if n not in {unit * z for z in composition.z}]
+            if odd:
+                raise ValueError(
+                    f"the composition gives crystals of {' or '.join(str(unit * z) for z in composition.z)} sites, but "
+                    f"num_atoms of {odd[0]}: leave num_atoms out, or ask for formula units as {{formula: ..., z: ...}}"
+                )
         if template is not None:
             read.check_size(len(template), "the template")
     except ValueError as error:
         raise UserError(f"{path}: {error}.") from None
-    return read
 
 
 def _content(path: Path) -> ConstraintsFile:
@@ -179,19 +251,6 @@ def _first_problem(error: ValidationError) -> str:
     elif first["type"] == "string_pattern_mismatch":
         message = f"'{first['input']}' is no symbol of an element"
     return f"{place}: {message}" if place else message
-
-
-def _atomic_number(symbol: str, site: int, path: Path) -> int:
-    from mattergen.common.utils.globals import SELECTED_ATOMIC_NUMBERS
-    from pymatgen.core import Element
-
-    try:
-        number = Element(symbol).Z
-    except ValueError:
-        raise UserError(f"{path}, site {site}: '{symbol}' is no element.") from None
-    if number not in SELECTED_ATOMIC_NUMBERS:
-        raise UserError(f"{path}, site {site}: {symbol} is an element that MatterGen does not generate.")
-    return number
 
 
 def _check_distribution(name: str, path: Path) -> None:
@@ -300,9 +359,15 @@ def _check_structure(structure: Structure, where: str) -> None:
 
 
 def _digest(constraints: Constraints) -> str:
-    parts: list[Any] = [
-        constraints.content.model_dump(mode="json", exclude={"template": {"structure"}, "crystal": True})
-    ]
+    content = constraints.content.model_dump(mode="json", exclude={"template": {"structure"}, "crystal": True})
+    given = {key: content.pop(key) for key in LATER}
+    positions = [site.pop("position") for site in content["sites"]]
+    parts: list[Any] = [content]
+    later = {key: value for key, value in given.items() if value} | ({"sites": positions} if any(positions) else {})
+    if constraints.cell is not None:  # its file goes by what it holds
+        later["cell"] = constraints.cell.tolist()
+    if later:
+        parts.append(later)
     if constraints.crystal:  # its files go by what they hold
         parts.append(sorted((name, _told(value)) for name, value in constraints.crystal.items()))
     for name, by_site in sorted(constraints.values.items()):

@@ -85,7 +85,7 @@ SITE = {"site": 0, "element": "O"}
     [
         ({}, "holds no keys|asks for nothing"),
         ({"site": []}, "site: there is no such key"),
-        ({"sites": [{"site": 0}]}, "site 0 asks for nothing: give an element or a descriptor"),
+        ({"sites": [{"site": 0}]}, "site 0 asks for nothing: give an element, a position or a d"),
         ({"sites": [SITE, {"site": 0, "bader_charge": 1.0}]}, "site 0 is given twice"),
         ({"sites": [{"site": -1, "element": "O"}]}, "sites.0.site: .*greater than or equal to 0"),
         ({"sites": [{"site": 0, "element": "cobalt"}]}, "'cobalt' is no symbol of an element"),
