@@ -56,7 +56,8 @@ class BaderCharge(Descriptor):
     def after_step(self, x: torch.Tensor, *, s: float, ds: float, batch_idx: torch.Tensor) -> torch.Tensor:
         """Subtracts a growing part of each crystal's mean charge from its sites (eq. 6)."""
         fraction = per_step_fraction(s, ds, self.neutrality_power, self.reference_steps)
-        mean = scatter(x, batch_idx, dim=0, reduce="mean")  # (n_crystals, 1)
+        # a size from the host, of at least n_crystals: asking for the largest index would make a GPU wait
+        mean = scatter(x, batch_idx, dim=0, dim_size=len(x), reduce="mean")
         return x - fraction * mean[batch_idx]
 
     def after_step_free(
@@ -64,8 +65,8 @@ class BaderCharge(Descriptor):
     ) -> torch.Tensor:
         """The free sites of a crystal share the excess of all its sites (eq. 6)."""
         fraction = per_step_fraction(s, ds, self.neutrality_power, self.reference_steps)
-        excess = scatter(x, batch_idx, dim=0, reduce="sum")  # (n_crystals, 1)
-        movable = scatter(free.to(x)[:, None], batch_idx, dim=0, reduce="sum").clamp(min=1)
+        excess = scatter(x, batch_idx, dim=0, dim_size=len(x), reduce="sum")
+        movable = scatter(free.to(x)[:, None], batch_idx, dim=0, dim_size=len(x), reduce="sum").clamp(min=1)
         return x - fraction * (excess / movable)[batch_idx] * free[:, None]
 
     def impossible(self, values: NDArray[np.floating]) -> str | None:

@@ -123,8 +123,6 @@ class CrystalGuard:
         bad = torch.zeros_like(self.parked)
         for name, crystals in rows.items():
             bad |= any_of_crystal(~score[name].isfinite().flatten(1).all(dim=1), crystals, len(bad))
-        if not bool(bad.any()):
-            return score
         self.park(bad)
         changes = {}
         for name, crystals in rows.items():

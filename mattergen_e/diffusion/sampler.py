@@ -23,6 +23,7 @@ from mattergen_e.diffusion.predictors import CrystalGuard, DescriptorPredictor, 
 from mattergen_e.diffusion.settings import reverse_steps, volume_bounds
 from mattergen_e.errors import UserError
 from mattergen_e.types import Graphs
+from mattergen_e.upstream.graphs import shared_graph
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,10 @@ class JointSampler(GuidedPredictorCorrector):
             **arguments,
         )
 
+    def steps_record(self) -> dict[str, Any]:
+        """What run.json says of the steps, and a resumed run must have in common with the run that it resumes."""
+        return {"steps": self.N, "eps_t": self._eps_t, "corrector_steps": self._n_steps_corrector}
+
     def with_fields(self, conditioning_data: Graphs) -> Graphs:
         """Adds the descriptors' fields, of zeros, to conditions: the sampler takes the shapes from there."""
         fields: dict[str, torch.Tensor] = {}
@@ -178,7 +183,7 @@ class JointSampler(GuidedPredictorCorrector):
         """The guided score; a crystal without neighbours is parked and the rest evaluated again."""
         x = self.held.before_score(x, t)
         try:
-            score = super()._score_fn(x, t)
+            score = self._guided_score(x, t)
         except (IndexError, RuntimeError) as error:
             if isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
@@ -187,7 +192,7 @@ class JointSampler(GuidedPredictorCorrector):
                 raise
             self.guard.park(lonely)
             x = x.replace(cell=self.guard.cell(x["cell"]))
-            score = super()._score_fn(x, t)
+            score = self._guided_score(x, t)
         score = self.held.restrict(score)
         if self.classifier is not None:
             score = self.classifier.guide(score, x, t, self.guard)
@@ -195,6 +200,12 @@ class JointSampler(GuidedPredictorCorrector):
         # With guidance, MatterGen after 1.0.3 cuts the score out of a joined batch, without the index of the crystals.
         rows = {name: self._rows(name, x) for name in fields}
         return self.guard.score(x.replace(**{name: score[name] for name in fields}), rows)
+
+    def _guided_score(self, x: Any, t: torch.Tensor) -> Any:
+        """MatterGen's score; with and without the condition, the neighbours of the sites are the same."""
+        model: Any = self._diffusion_module.model
+        with shared_graph(model.gemnet):
+            return super()._score_fn(x, t)
 
     def _rows(self, name: str, x: Graphs) -> torch.Tensor:
         """Crystal of each row of a field."""

@@ -172,9 +172,7 @@ def _settings(sampler: JointSampler, loader: Any, conditions: dict[str, Any]) ->
     return {
         **own,
         "conditions": {name: own["conditions"].get(name, value) for name, value in conditions.items()},
-        "steps": sampler.N,
-        "eps_t": sampler._eps_t,
-        "corrector_steps": sampler._n_steps_corrector,
+        **sampler.steps_record(),
         "guidance_factor": sampler._guidance_scale,
         "volume_per_site": [sampler.guard.least_volume, sampler.guard.largest_volume],
         "descriptors": sorted(sampler.descriptors),

@@ -22,6 +22,7 @@ from mattergen_e.diffusion import settings
 from mattergen_e.diffusion.dos_embedding import check_reliable
 from mattergen_e.diffusion.elements import require_masks
 from mattergen_e.diffusion.placed import check_volume
+from mattergen_e.diffusion.plan import read_plan
 from mattergen_e.diffusion.predictors import CrystalGuard
 from mattergen_e.diffusion.sampler import OutputSettings
 from mattergen_e.errors import UserError
@@ -141,7 +142,8 @@ def check_sampler(outline: Outline, sampler: Mapping[str, Any]) -> None:
             "this model was trained for crystal structure prediction, without diffusion of atom types: generate "
             "with MatterGen's --sampling_config_name=csp and --target_compositions."
         )
-    settings.reverse_steps(sampler.get("N"), outline.steps)
+    if read_plan(sampler, {*outline.corruption.corrupted_fields, *outline.descriptors}) is None:
+        settings.reverse_steps(sampler.get("N"), outline.steps)
     settings.volume_bounds(sampler.get("volume_per_site") or (None, None))
     OutputSettings(**(sampler.get("output") or {}))
     omega = sampler.get("omega")

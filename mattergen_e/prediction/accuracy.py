@@ -17,7 +17,7 @@ from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.data.cache import load_array, load_manifest, open_sites
 from mattergen_e.data.dataset import JointCrystalDataset
 from mattergen_e.descriptors.base import Descriptor
-from mattergen_e.diffusion.prediction import predict_descriptors
+from mattergen_e.diffusion.prediction import SAMPLES, STEPS, predict_descriptors
 from mattergen_e.errors import UserError
 from mattergen_e.prediction.run import predict
 from mattergen_e.prediction.spectra import SpectralAccuracy, spectral_accuracy
@@ -74,8 +74,8 @@ def measure(
     cache: str | Path,
     *,
     split: str = "test",
-    samples: int = 8,
-    steps: int = 20,
+    samples: int = SAMPLES,
+    steps: int = STEPS,
     batch_size: int = 64,
     limit: int | None = None,
     seed: int = 0,
@@ -231,8 +231,8 @@ def measure_labelled(
     crystals: Sequence[LabelledStructure],
     means: Mapping[str, Mapping[int, np.ndarray]],
     *,
-    samples: int = 8,
-    steps: int = 20,
+    samples: int = SAMPLES,
+    steps: int = STEPS,
     batch_size: int = 64,
     seed: int = 0,
 ) -> list[Accuracy]:
@@ -282,8 +282,8 @@ def measure_file(
     path: str | Path,
     model_path: str | Path,
     *,
-    samples: int = 8,
-    steps: int = 20,
+    samples: int = SAMPLES,
+    steps: int = STEPS,
     batch_size: int = 64,
     limit: int | None = None,
     seed: int = 0,

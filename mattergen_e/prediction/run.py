@@ -19,7 +19,7 @@ from mattergen_e.crystals import graphs
 from mattergen_e.crystals.graphs import reduce_named, to_graph
 from mattergen_e.crystals.reading import NamedStructure
 from mattergen_e.descriptors.base import Descriptor
-from mattergen_e.diffusion.prediction import predict_descriptors
+from mattergen_e.diffusion.prediction import SAMPLES, STEPS, predict_descriptors
 from mattergen_e.files import add_array, replacing
 from mattergen_e.journal import claim
 from mattergen_e.prediction.cells import CellMap
@@ -91,8 +91,8 @@ def predict(
     model: Any,
     structures: Sequence[NamedStructure],
     *,
-    samples: int = 8,
-    steps: int = 20,
+    samples: int = SAMPLES,
+    steps: int = STEPS,
     batch_size: int = 64,
     seed: int = 0,
 ) -> Iterator[SitePrediction]:

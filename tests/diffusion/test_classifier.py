@@ -235,15 +235,15 @@ def test_strength_zero_is_no_guidance_to_the_last_bit(make_joint, make_sampler, 
         assert torch.equal(found[name], expected[name])
 
 
-@pytest.mark.parametrize("guidance", [0.0, 2.0])
+@pytest.mark.parametrize(("guidance", "plan"), [(0.0, {}), (2.0, {}), (0.0, {"steps": 60})])
 def test_guided_crystals_have_a_lower_energy_than_those_of_the_same_seed(
-    make_joint, make_sampler, make_classifier, loader, guidance
+    make_joint, make_sampler, make_classifier, loader, guidance, plan
 ):
     model = make_joint(adapter=True)
     means = []
     for strength in (0.0, 100.0):
         classifier = make_classifier(strength=strength, clip=3.0)
-        found = sample(make_sampler(model, classifier=classifier, guidance_scale=guidance), loader)
+        found = sample(make_sampler(model, classifier=classifier, guidance_scale=guidance, **plan), loader)
         target = Target(total=values_of(classifier.guidance.targets, range(4)))
         means.append(float(energy(classifier.predictor, found, torch.zeros(4), target).mean()))
         assert found["pos"].isfinite().all() and torch.allclose(found["cell"], found["cell"].mT, atol=1e-4)

@@ -266,6 +266,26 @@ def test_resumed_run_gives_the_same_crystals(tmp_path, capsys, model, make_sampl
     assert record.status == "finished" and len(record.resumes) == 1 and record.crystals == 6
 
 
+def test_run_in_few_network_calls_is_resumed_with_the_same_plan_only(tmp_path, model, make_sampler):
+    plan = {"steps": 3, "eta": {"default": 16.0, "cell": math.inf}}
+    draw(make_sampler(model, **plan), loader(), {}, tmp_path / "whole")
+    sampler = make_sampler(model, **plan)
+    interrupt(sampler, 1)
+    with pytest.raises(KeyboardInterrupt):
+        draw(sampler, loader(), {}, tmp_path / "parts")
+    torch.manual_seed(123)
+    resume = {"existing": "resume"}
+    for other, change in (({"steps": 4}, "'steps' was 3 and is now 4"), ({"eta": 1.0}, "'eta"), ({}, "'times")):
+        with pytest.raises(UserError, match=change):
+            draw(make_sampler(model, output=resume, **(plan | {"times": 2} | other)), loader(), {}, tmp_path / "parts")
+    draw(make_sampler(model, output=resume, **plan), loader(), {}, tmp_path / "parts")
+    for name in OUTPUTS:
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    settings = load_record(tmp_path / "parts").settings
+    assert settings["steps"] == 3 and settings["eta"] == {"cell": "inf", "default": 16.0}
+    assert settings["times"] == pytest.approx([1.0, (2 / 3) ** 1.5, (1 / 3) ** 1.5, 0.0])
+
+
 def test_a_run_that_becomes_longer_is_the_longer_run(tmp_path, model, make_sampler):
     draw(make_sampler(model), loader(), {}, tmp_path / "whole")
     draw(make_sampler(model), loader(num_samples=4), {}, tmp_path / "parts")

@@ -83,6 +83,8 @@ def ask(models: Path, files: Path, tmp_path: Path) -> Ask:
 
 def test_without_a_mistake_it_is_the_checkpoint_that_is_refused(ask: Ask, files: Path) -> None:
     """So the sentences below come before anything is read of it."""
+    by_field = "sampler_partial.eta={default:16,bader_charge:inf}"
+    assert "last.ckpt is" in ask("bader_joint_small", by_field, sampling_config_name="fast")
     assert "last.ckpt is not a safe checkpoint" in ask("base_small")
     site = {"site": 0, "site_dos": {"file": "site.npz"}}
     assert "last.ckpt is" in ask("site_dos_small", "sampler_partial.omega=1", sites=[site])
@@ -154,6 +156,16 @@ def test_elements_and_cells(ask: Ask, content: dict[str, Any], overrides: list[s
             "--diffusion_guidance_factor is 'much': give a number",
         ),
         ("base_small", ["N=100"], {}, "sampler_partial.N is 100, but this model's atom types were trained with 200"),
+        ("base_small", ["steps=0"], {"sampling_config_name": "fast"}, "sampler_partial.steps is 0: give the number of"),
+        ("base_small", ["eta=-1"], {"sampling_config_name": "fast"}, "sampler_partial.eta is -1: give a number from 0"),
+        ("base_small", ["eta={bader_charge:1}"], {"sampling_config_name": "fast"}, "eta names 'bader_charge', which"),
+        (
+            "base_small",
+            ["times=[1,0.2,0.5,0]"],
+            {"sampling_config_name": "fast"},
+            "give times that descend from 1 to 0.",
+        ),
+        ("base_small", ["steps=5", "N=200"], {}, "sampler_partial.N is of MatterGen's sampler: leave it out, or"),
         ("base_small", ["volume_per_site=[5,1]"], {}, "volume_per_site is [5, 1]: give the smaller volume first."),
         (
             "base_small",
