@@ -32,6 +32,8 @@ from mattergen_e.generation.draw import draw
 from mattergen_e.upstream.models import load_model
 
 MATCHERS = (StructureMatcher(), StructureMatcher(stol=0.1))
+#: Of the sampler, in cubic angstrom per site: a cell that collapses on the way is slow, and none of these.
+BOUNDS = (5.0, 60.0)
 #: Cube of the longest vector of a reduced cell over the volume, below 4 in all known crystals, of one that is no match.
 FLAT = 50
 ZERO, HALF, QUARTER = [0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
@@ -102,7 +104,7 @@ def main() -> None:
                 asked["cell"] = crystal.get_reduced_structure("niggli").lattice.matrix.tolist()
             path.write_text(yaml.safe_dump(asked), encoding="utf-8")
             loader = ConditionLoader(arguments.crystals, arguments.crystals, constraints=path, seed=arguments.seed)
-            made = draw(sampler(model, constraints=path), loader, {})
+            made = draw(sampler(model, constraints=path, volume_per_site=BOUNDS), loader, {})
             if any(structure.composition != crystal.composition for structure in made):
                 raise AssertionError(f"a crystal asked for as {crystal.composition} has another composition")
             found.append(np.sum([same(crystal, structure) for structure in made], axis=0) / arguments.crystals)
