@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import mattergen_e.diffusion.sampler as sampler_module
 from mattergen_e.crystals.graphs import to_graph
 from mattergen_e.descriptors import BaderCharge, Descriptor
+from mattergen_e.diffusion.elements import ElementRules, Elements
 from mattergen_e.diffusion.fast import FastSampler
 from mattergen_e.diffusion.fields import time_key
 from mattergen_e.diffusion.held import ClampedDescriptor, FixedTypes, Held, Template
 from mattergen_e.diffusion.joint import CLEAN_TIME
+from mattergen_e.diffusion.placed import HeldCell, HeldPositions
 from mattergen_e.generation.conditions import ConditionLoader
 
 SIZES = [2, 5, 3, 8]
@@ -332,3 +337,34 @@ def test_a_field_of_the_crystal(make_joint, make_fast, conditions):
     made = make_joint({"gap": Descriptor(name="gap", place="crystal")}, seed=2)
     _, mean = sample(make_fast(made), conditions())
     assert mean["gap"].shape == (4, 1) and mean["gap"].isfinite().all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ElementRules(formula={11: 1, 17: 1}),
+        ElementRules(allowed=frozenset({52, 56}), every=True),
+        ElementRules(excluded=frozenset({8})),
+    ],
+    ids=["composition", "every", "excluded"],
+)
+def test_elements_positions_and_cells_hold_at_any_number_of_steps(
+    make_joint: Callable[..., Any], make_sampler: Callable[..., Any], steps: int, rules: ElementRules
+) -> None:
+    model = make_joint()
+    noise = model.diffusion_module.corruption.corruptions
+    cell = [[4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 5.0]]
+    placed = {"pos": HeldPositions({1: [0.25, 0.5, 0.75]}, noise["pos"]), "cell": HeldCell(cell, noise["cell"])}
+    held = Held(elements=Elements(rules, noise["atomic_numbers"]), placed=placed)
+    sampler = make_sampler(model, constraints=held, steps=steps)
+    assert isinstance(sampler, FastSampler)
+    torch.manual_seed(0)
+    _, mean = sampler.sample(ConditionLoader(3, 3).make(np.array([2, 4, 8])))
+    for part, n_sites in zip(mean["atomic_numbers"].split([2, 4, 8]), [2, 4, 8], strict=True):
+        found = Counter(part.tolist())
+        assert set(found) <= rules.possible
+        assert not rules.formula or found == {11: n_sites // 2, 17: n_sites // 2}
+        assert not rules.every or set(found) == {52, 56}
+    assert mean["pos"][[1, 3, 7]].tolist() == [[0.25, 0.5, 0.75]] * 3
+    torch.testing.assert_close(mean["cell"], torch.tensor(cell).expand(3, 3, 3), atol=1e-6, rtol=0)
