@@ -30,7 +30,6 @@ from mattergen_e.networks.autoencoder.data import (
 from mattergen_e.networks.autoencoder.loss import LossSettings, reconstruction_loss
 from mattergen_e.networks.autoencoder.model import Autoencoder
 from mattergen_e.networks.autoencoder.network import Network, NetworkSettings
-from mattergen_e.networks.callbacks import Provenance
 from mattergen_e.networks.scaffold import NetworkModule, Training, check_folder, of_network, warm_up_and_cosine
 from mattergen_e.spectra.metrics import compare
 from mattergen_e.spectra.processing import AtomicDosSettings
@@ -149,15 +148,15 @@ def train(
     network = settings.network.model_dump() | {"points": train_split.processing.grid.points}
     settings = settings.model_copy(update={"network": _network(network)})
     check_folder(out, folder.exists(out), resume, overwrite)
-    provenance = Provenance(seed=settings.seed, data=str(cache))
-    module = AutoencoderModule(settings, train_split.processing)
-    if resume:
-        TRAINING.check_resumed(out, module)
     loaders = (
         make_loader(train_split, _sampler(train_split, settings), settings.workers),
         make_loader(val_split, InOrder(len(val_split.rows), 256)),
     )
-    autoencoder = from_checkpoint(TRAINING.fit(module, settings, loaders, out, provenance, resume, device, progress))
+
+    def make() -> AutoencoderModule:
+        return AutoencoderModule(settings, train_split.processing)
+
+    autoencoder = from_checkpoint(TRAINING.fit(make, settings, loaders, out, cache, resume, device, progress))
     folder.save(autoencoder, out, overwrite=True)
     return autoencoder
 
