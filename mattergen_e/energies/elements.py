@@ -59,7 +59,7 @@ def _atoms(symbol: str) -> Any:
         return atoms
     try:
         return bulk(symbol)
-    except (ValueError, RuntimeError, NotImplementedError, KeyError):  # the ways in which ASE says that it has none
+    except (ValueError, RuntimeError, KeyError):  # the ways in which ASE says that it has none
         return None
 
 

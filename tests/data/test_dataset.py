@@ -71,7 +71,7 @@ def test_collating_counts_the_crystals(dataset):
         assert torch.equal(batch[name], torch.cat([item[name] for item in items]))
     assert batch.num_graphs == 3
     assert torch.equal(batch.num_atoms, torch.stack([item.num_atoms for item in items]))
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(NotImplementedError, match="Unable to determine batch index for magmom"):  # MatterGen's error
         batch.get_batch_idx("magmom")
 
 
