@@ -10,7 +10,8 @@ there is nothing to lose, and the same command begins anew, with or without it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ class TrainingSettings(BaseModel):
     workers: int = Field(default=0, ge=0)
 
 
-class NetworkModule(pl.LightningModule):
+class NetworkModule(pl.LightningModule, ABC):
     """A network with its loss and optimiser, whose checkpoints say how it was made.
 
     Attributes:
@@ -71,9 +72,9 @@ class NetworkModule(pl.LightningModule):
 
     kind: Training
 
+    @abstractmethod
     def description(self) -> dict[str, Any]:
         """Settings and all else that a resumed training must have in common, by part, as plain values."""
-        raise NotImplementedError
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the description."""
@@ -96,22 +97,13 @@ class Training:
     monitor: str
     parts: tuple[str, ...]
 
-    def check_resumed(self, out: Path, module: NetworkModule) -> None:
-        """Stops when the training in a folder was begun in another way.
-
-        Raises:
-            UserError: If it was, or there is none.
-        """
-        last = out / RUN / LAST
-        check_resumed(last, read_checkpoint(last, self.key, self.whose)[self.key], module.description(), self.parts)
-
     def fit(
         self,
-        module: NetworkModule,
+        make: Callable[[], NetworkModule],
         settings: TrainingSettings,
         loaders: tuple[Any, Any],
         out: Path,
-        provenance: Provenance,
+        data: str | Path,
         resume: bool,
         device: str,
         progress: bool,
@@ -119,23 +111,73 @@ class Training:
         """Trains, and gives the checkpoint of the best epoch.
 
         Args:
-            module: The network.
+            make: Makes the network; called when the seed is set, from which its first weights come.
             settings: Of the training.
             loaders: Of the training and of the validation split.
             out: Folder of the training.
-            provenance: Its callback, made before the network: it seeds the first weights.
+            data: Cache that it learns from, to be written down.
             resume: Go on from the last epoch.
             device: auto, cpu or cuda.
             progress: Whether to show a progress bar.
+
+        Raises:
+            UserError: If the training to resume was begun in another way.
         """
+        provenance = Provenance(seed=settings.seed, data=str(data))
+        module, last = make(), out / RUN / LAST if resume else None
+        if last is not None:
+            self.check_resumed(last, module.description())
         trainer = make_trainer(out / RUN, settings, self.monitor, provenance, device, progress)
-        last = out / RUN / LAST if resume else None
         trainer.fit(module, *loaders, ckpt_path=last, weights_only=True)
         return out / RUN / BEST
 
+    def check_resumed(self, path: Path, now: Mapping[str, Any]) -> None:
+        """Stops when a training was begun in another way, naming the first thing that differs.
+
+        Args:
+            path: Checkpoint to go on from.
+            now: Description of what is wanted.
+
+        Raises:
+            UserError: If they differ, or the checkpoint is none of this training.
+        """
+        before = self.read_checkpoint(path)[self.key]
+        for part in self.parts:
+            for key, value in now[part].items():
+                if before[part].get(key) != value:
+                    raise UserError(
+                        f"{path} was begun with {key} {before[part].get(key)}, not {value}: resume with the same {part}"
+                    )
+
     def read(self, path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:
-        """As `read_trained`, of a checkpoint of this training."""
-        return read_trained(Path(path), self.key, self.whose)
+        """What a training wrote of an epoch: its description, the weights of the module, and what made it.
+
+        Args:
+            path: Checkpoint of the training.
+
+        Raises:
+            UserError: If the file is missing, damaged or something else.
+        """
+        checkpoint = self.read_checkpoint(Path(path))
+        record = {"epoch": int(checkpoint["epoch"]) + 1, "steps": int(checkpoint["global_step"]), **checkpoint[RECORD]}
+        return checkpoint[self.key], checkpoint["state_dict"], record
+
+    def read_checkpoint(self, path: Path) -> dict[str, Any]:
+        """Loads a checkpoint without running code.
+
+        Raises:
+            UserError: If it is missing, damaged or something else.
+        """
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist: the training has not finished an epoch") from None
+        except DAMAGED as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{path} is not a checkpoint ({reason}): train anew") from error
+        if not isinstance(checkpoint, dict) or self.key not in checkpoint:
+            raise UserError(f"{path} is not a checkpoint of {self.whose} training")
+        return checkpoint
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -220,65 +262,6 @@ def _check_ours(run: Path) -> None:
     foreign = [name for name in names if name not in (LAST, BEST, METRICS) and not name.startswith(TEMPORARY_PREFIX)]
     if foreign:
         raise UserError(f"{run} holds {min(foreign)}, which no training wrote: move it away, or choose another folder")
-
-
-def check_resumed(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], parts: Sequence[str]) -> None:
-    """Stop when a training was begun in another way, naming the first thing that differs.
-
-    Args:
-        path: Checkpoint to go on from.
-        before: What it says of itself, by part and key.
-        now: What is wanted.
-        parts: To compare, in this order.
-
-    Raises:
-        UserError: If they differ.
-    """
-    for part in parts:
-        for key, value in now[part].items():
-            if before[part].get(key) != value:
-                raise UserError(
-                    f"{path} was begun with {key} {before[part].get(key)}, not {value}: resume with the same {part}"
-                )
-
-
-def read_checkpoint(path: Path, key: str, whose: str) -> dict[str, Any]:
-    """Load a checkpoint without running code.
-
-    Args:
-        path: The file.
-        key: Entry that it must have.
-        whose: Training that it must be of, for the error.
-
-    Raises:
-        UserError: If it is missing, damaged or something else.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: the training has not finished an epoch") from None
-    except DAMAGED as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is not a checkpoint ({reason}): train anew") from error
-    if not isinstance(checkpoint, dict) or key not in checkpoint:
-        raise UserError(f"{path} is not a checkpoint of {whose} training")
-    return checkpoint
-
-
-def read_trained(path: Path, key: str, whose: str) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:
-    """What a training wrote of an epoch: its description, the weights of the module, and the record of what made it.
-
-    Args:
-        path: Checkpoint of the training.
-        key: Of the description.
-        whose: Training that it must be of, for the error.
-
-    Raises:
-        UserError: If the file is missing, damaged or something else.
-    """
-    checkpoint = read_checkpoint(path, key, whose)
-    record = {"epoch": int(checkpoint["epoch"]) + 1, "steps": int(checkpoint["global_step"]), **checkpoint[RECORD]}
-    return checkpoint[key], checkpoint["state_dict"], record
 
 
 def of_network(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -30,7 +30,6 @@ from mattergen_e.networks.autoencoder.data import (
 from mattergen_e.networks.autoencoder.loss import LossSettings, reconstruction_loss
 from mattergen_e.networks.autoencoder.model import Autoencoder
 from mattergen_e.networks.autoencoder.network import Network, NetworkSettings
-from mattergen_e.networks.callbacks import Provenance
 from mattergen_e.networks.scaffold import NetworkModule, Training, of_network, training_folder, warm_up_and_cosine
 from mattergen_e.spectra.metrics import compare
 from mattergen_e.spectra.processing import AtomicDosSettings
@@ -148,16 +147,16 @@ def train(
     train_split, val_split = (read_split(Path(cache) / name) for name in ("train", "val"))
     network = settings.network.model_dump() | {"points": train_split.processing.grid.points}
     settings = settings.model_copy(update={"network": _network(network)})
-    provenance = Provenance(seed=settings.seed, data=str(cache))
-    module = AutoencoderModule(settings, train_split.processing)
     loaders = (
         make_loader(train_split, _sampler(train_split, settings), settings.workers),
         make_loader(val_split, InOrder(len(val_split.rows), 256)),
     )
+
+    def make() -> AutoencoderModule:
+        return AutoencoderModule(settings, train_split.processing)
+
     with training_folder(out, folder.exists(out), resume, overwrite) as goes_on:
-        if goes_on:
-            TRAINING.check_resumed(out, module)
-        best = TRAINING.fit(module, settings, loaders, out, provenance, goes_on, device, progress)
+        best = TRAINING.fit(make, settings, loaders, out, cache, goes_on, device, progress)
         autoencoder = from_checkpoint(best)
         folder.save(autoencoder, out, overwrite=True)
     return autoencoder

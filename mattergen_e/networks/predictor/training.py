@@ -17,7 +17,6 @@ from torch import Tensor
 from mattergen_e.crystals.graphs import structure_rows
 from mattergen_e.errors import UserError
 from mattergen_e.networks import scaffold
-from mattergen_e.networks.callbacks import Provenance
 from mattergen_e.networks.predictor import folder
 from mattergen_e.networks.predictor.data import (
     Batch,
@@ -226,15 +225,17 @@ def train(
             dropout=settings.dropout,
             noisy=settings.noisy,
         )
-        provenance = Provenance(seed=settings.seed, data=str(cache))
-        module = PredictorModule(settings, shape, processing, found)
-        module.network.start_from(element_spectra(splits[0], processing.grids))
-        if goes_on:
-            TRAINING.check_resumed(out, module)
+        spectra = element_spectra(splits[0], processing.grids)
         if not settings.noisy:
             splits = [crystals.with_neighbours(shape.encoder) for crystals in splits]
         loaders = (_loader(splits[0], settings, settings.seed), _loader(splits[1], settings))
-        best = TRAINING.fit(module, settings, loaders, out, provenance, goes_on, device, progress)
+
+        def make() -> PredictorModule:
+            module = PredictorModule(settings, shape, processing, found)
+            module.network.start_from(spectra)
+            return module
+
+        best = TRAINING.fit(make, settings, loaders, out, cache, goes_on, device, progress)
         predictor = from_checkpoint(best)
         folder.save(predictor, out, overwrite=True)
     return predictor
